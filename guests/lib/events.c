@@ -1,0 +1,133 @@
+#include <pv/console.h>
+#include <pv/events.h>
+#include <pv/hypercall.h>
+#include <pv/mm.h>
+
+static char shared_info_page[PAGE_SIZE] __attribute__((section(".bss.pages"), aligned(PAGE_SIZE)));
+
+struct shared_info *shared_info = (struct shared_info *)shared_info_page;
+
+static event_handler *handlers[NR_PORTS];
+
+#define vcpu_info ((volatile struct vcpu_info *)&shared_info->vcpu_info[0])
+
+/* Xen changes these words too, so even on one vcpu it takes one instruction to change a bit. */
+static void set_bit(volatile unsigned long *word, unsigned bit)
+{
+    __asm__ volatile("lock bts %1, %0" : "+m"(*word) : "r"((unsigned long)bit) : "memory");
+}
+
+static void clear_bit(volatile unsigned long *word, unsigned bit)
+{
+    __asm__ volatile("lock btr %1, %0" : "+m"(*word) : "r"((unsigned long)bit) : "memory");
+}
+
+/* The event callback. The pending flag goes first: what becomes pending after that makes a new upcall. */
+static void upcall(struct regs *regs)
+{
+    unsigned long selector, ports;
+
+    vcpu_info->evtchn_upcall_pending = 0;
+    selector = __atomic_exchange_n(&vcpu_info->evtchn_pending_sel, 0, __ATOMIC_SEQ_CST);
+    if (selector & ~1ul)
+        fail("an event on a port beyond %u", NR_PORTS);
+    ports = shared_info->evtchn_pending[0] & ~shared_info->evtchn_mask[0];
+    for (; ports; ports &= ports - 1) {
+        unsigned port = __builtin_ctzl(ports);
+
+        event_clear(port);
+        if (!handlers[port])
+            fail("an event on port %u, which nobody handles", port);
+        handlers[port](port, regs);
+    }
+}
+
+void events_init(void)
+{
+    if (hypercall_update_va_mapping((unsigned long)shared_info_page,
+                                    start_info->shared_info | PTE_PRESENT | PTE_WRITABLE | PTE_ACCESSED | PTE_DIRTY | PTE_NX,
+                                    UVMF_INVLPG | UVMF_LOCAL))
+        fail("cannot map the shared info page");
+    for (unsigned word = 0; word < 64; word++)
+        shared_info->evtchn_mask[word] = ~0ul;
+    trap_set(VECTOR_EVENT, 0, upcall);
+    hypercall_vcpu_op(VCPUOP_stop_periodic_timer, 0, NULL); /* Xen may start a domain with a tick */
+}
+
+void event_handle(unsigned port, event_handler *handler)
+{
+    if (port >= NR_PORTS)
+        fail("port %u is beyond the first word", port);
+    handlers[port] = handler;
+}
+
+unsigned event_bind_virq(unsigned virq, event_handler *handler)
+{
+    struct evtchn_bind_virq bind = {.virq = virq, .vcpu = 0};
+
+    if (hypercall_event_channel_op(EVTCHNOP_bind_virq, &bind))
+        fail("cannot bind VIRQ %u", virq);
+    event_handle(bind.port, handler);
+    return bind.port;
+}
+
+unsigned event_bind_ipi(event_handler *handler)
+{
+    struct evtchn_bind_ipi bind = {.vcpu = 0};
+
+    if (hypercall_event_channel_op(EVTCHNOP_bind_ipi, &bind))
+        fail("cannot bind an IPI");
+    event_handle(bind.port, handler);
+    return bind.port;
+}
+
+void event_mask(unsigned port)
+{
+    set_bit(&shared_info->evtchn_mask[0], port);
+}
+
+void event_unmask(unsigned port)
+{
+    struct evtchn_unmask unmask = {.port = port};
+
+    if (hypercall_event_channel_op(EVTCHNOP_unmask, &unmask))
+        fail("cannot unmask port %u", port);
+}
+
+void event_send(unsigned port)
+{
+    struct evtchn_send send = {.port = port};
+
+    if (hypercall_event_channel_op(EVTCHNOP_send, &send))
+        fail("cannot send to port %u", port);
+}
+
+bool event_pending(unsigned port)
+{
+    return shared_info->evtchn_pending[0] >> port & 1;
+}
+
+void event_clear(unsigned port)
+{
+    clear_bit(&shared_info->evtchn_pending[0], port);
+}
+
+void upcalls_off(void)
+{
+    vcpu_info->evtchn_upcall_mask = 1;
+    __asm__ volatile("" ::: "memory");
+}
+
+/* Clearing the mask is a plain store that Xen does not see: any hypercall makes it look at what is pending. */
+void upcalls_on(void)
+{
+    __asm__ volatile("" ::: "memory");
+    vcpu_info->evtchn_upcall_mask = 0;
+    if (vcpu_info->evtchn_upcall_pending)
+        hypercall_xen_version(XENVER_version, NULL);
+}
+
+void block(void)
+{
+    hypercall_sched_op(SCHEDOP_block, NULL);
+}

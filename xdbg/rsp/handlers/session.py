@@ -1,0 +1,107 @@
+"""Packets about the session itself: features, acknowledgements, attaching, detaching, killing."""
+
+# mypy: disable-error-code="type-abstract"
+# (the packet table is given protocols as capabilities; it never makes instances)
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from xdbg.rsp import table
+from xdbg.rsp.packets import Anything, Bare, OptionalProcess, Process, Supported
+from xdbg.rsp.replies import Empty, ExitReply, Ok, Reply, Text
+from xdbg.rsp.table import packet
+from xdbg.rsp.target import Processes, Target
+
+if TYPE_CHECKING:
+    from xdbg.rsp.connection import Connection
+
+
+@packet(b"qSupported", Supported)
+def supported(conn: Connection, target: Target, request: Supported) -> Reply:
+    """Both sides say what they can do."""
+    del target
+    conn.client = request.client
+    return Text(";".join(table.supported_features(conn.capabilities)).encode())
+
+
+@packet(b"vMustReplyEmpty", Anything)
+def must_reply_empty(conn: Connection, target: Target, request: Anything) -> Reply:
+    """The client finds out how "not supported" looks."""
+    del conn, target, request
+    return Empty()
+
+
+@packet(b"QStartNoAckMode", Bare, feature="QStartNoAckMode+")
+def start_no_ack_mode(conn: Connection, target: Target, request: Bare) -> Reply:
+    """No more acknowledgements: the transport is reliable."""
+    del target, request
+    conn.stop_acknowledging()
+    return Ok()
+
+
+@packet(b"!", Bare)
+def extended_mode(conn: Connection, target: Target, request: Bare) -> Reply:
+    """The session goes on when the last process is detached or killed."""
+    del target, request
+    conn.extended = True
+    return Ok()
+
+
+@packet(b"?", Bare)
+def stop_status(conn: Connection, target: Target, request: Bare) -> Reply:
+    """Why the target stands still."""
+    del request
+    return conn.show_stop(target.stop_status())
+
+
+@packet(b"qAttached", OptionalProcess)
+def attached(conn: Connection, target: Target, request: OptionalProcess) -> Reply:
+    """The process was there before the session (1): the client lets it live when it leaves."""
+    del conn, target, request
+    return Text(b"1")
+
+
+@packet(b"vAttach;", Process, Processes)
+def attach(conn: Connection, target: Processes, request: Process) -> Reply:
+    """One more process in this session; its stop is the answer."""
+    return conn.show_stop(target.attach(request.pid))
+
+
+@packet(b"D", OptionalProcess)
+def detach(conn: Connection, target: Target, request: OptionalProcess) -> Reply:
+    """Lets go of one process, or of all. Outside of extended mode the session ends with the last."""
+    if isinstance(target, Processes):
+        for pid in conn.pids() if request.pid is None else [request.pid]:
+            target.detach(pid)
+            conn.forget(pid)
+    if not isinstance(target, Processes) or (not conn.extended and not target.threads()):
+        conn.leave(killed=False)
+    return Ok()
+
+
+@packet(b"vKill;", Process, Processes)
+def kill_process(conn: Connection, target: Processes, request: Process) -> Reply:
+    """Ends one process. Outside of extended mode the session ends with the last."""
+    target.kill(request.pid)
+    conn.forget(request.pid)
+    if not conn.extended and not conn.target.threads():
+        conn.leave(killed=True)
+    return Ok()
+
+
+@packet(b"k", Anything)
+def kill(conn: Connection, target: Target, request: Anything) -> None:
+    """Ends the target and the session; has no answer."""
+    del target, request
+    conn.leave(killed=True)
+
+
+@packet(b"qTStatus", Bare)
+def trace_status(conn: Connection, target: Target, request: Bare) -> Reply:
+    """No tracepoints; any other answer makes gdb ask again after each command."""
+    del conn, target, request
+    return Empty()
+
+
+_ = ExitReply

@@ -1,0 +1,136 @@
+"""The packet table: which prefix is parsed how, answered by whom, and needs which capability of the target.
+
+One row is one `@packet(...)` function in `handlers`. The longest prefix wins. A prefix that ends in a letter of a
+many-letter name (``qC``) is not taken for the beginning of another name (``qCRC``). What no row covers, and what the
+target has no capability for, gets the empty reply: "not supported".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from errno import EINVAL
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from .framing import MAX_PAYLOAD
+from .replies import Empty, Error, Reply
+from .target import BreakpointCommands, BreakpointConditions, Breakpoints, Target, TargetError
+
+if TYPE_CHECKING:
+    from .connection import Connection
+    from .packets import Request
+
+R = TypeVar("R", bound="Request")
+C = TypeVar("C")
+Failure = Callable[[int, str], Reply]
+
+NOT_SUPPORTED: Final = Empty()
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """A row. `features` are the words that qSupported gets when the target has `capability`."""
+
+    prefix: bytes
+    skip: int
+    request: type[Request]
+    capability: type
+    handler: Callable[[Any, Any, Any], Reply | None]
+    failure: Failure
+    features: tuple[str, ...]
+
+    @property
+    def summary(self) -> str:
+        """The first line of the handler's docstring."""
+        return (self.handler.__doc__ or "").partition("\n")[0]
+
+    def answer(self, connection: Connection, target: Target, payload: bytes) -> Reply | None:
+        """The reply to a payload that begins with `prefix`; None when it comes later, or never."""
+        try:
+            request = self.request.parse(payload[self.skip :])
+        except ValueError as error:
+            return self.failure(EINVAL, str(error))
+        try:
+            return self.handler(connection, target, request)
+        except TargetError as error:
+            return self.failure(error.errno, error.text)
+
+
+_ROWS: Final[dict[bytes, Packet]] = {}
+_BY_FIRST_BYTE: Final[dict[int, list[Packet]]] = {}
+
+_CAPABILITY_FEATURES: Final[tuple[tuple[type, str], ...]] = (
+    (Breakpoints, "swbreak+"),
+    (Breakpoints, "hwbreak+"),
+    (BreakpointConditions, "ConditionalBreakpoints+"),
+    (BreakpointCommands, "BreakpointCommands+"),
+)
+
+
+def packet(
+    prefix: bytes,
+    request: type[R],
+    needs: type[C] = Target,  # type: ignore[assignment] # the default of a type variable, which 3.11 can't spell
+    *,
+    skip: int | None = None,
+    failure: Failure = Error,
+    feature: str = "",
+) -> Callable[[Callable[[Connection, C, R], Reply | None]], Callable[[Connection, C, R], Reply | None]]:
+    """Enters a handler in the table.
+
+    `needs`: the Protocol of `target` that the handler's second parameter has. `skip`: bytes of the prefix that the
+    request's parser does not see, all by default. `failure`: makes the reply of a TargetError. `feature`: a word for
+    qSupported.
+    """
+
+    def enter(
+        handler: Callable[[Connection, C, R], Reply | None],
+    ) -> Callable[[Connection, C, R], Reply | None]:
+        assert prefix not in _ROWS, prefix
+        features = (feature,) if feature else ()
+        row = Packet(prefix, len(prefix) if skip is None else skip, request, needs, handler, failure, features)
+        _ROWS[prefix] = row
+        rows = _BY_FIRST_BYTE.setdefault(prefix[0], [])
+        rows.append(row)
+        rows.sort(key=lambda row: -len(row.prefix))
+        return handler
+
+    return enter
+
+
+def find(payload: bytes) -> Packet | None:
+    """The row of a payload."""
+    if not payload:
+        return None
+    for row in _BY_FIRST_BYTE.get(payload[0], ()):
+        prefix = row.prefix
+        if payload.startswith(prefix):
+            length = len(prefix)
+            if length > 1 and prefix[-1:].isalpha() and payload[length : length + 1].isalnum():
+                continue
+            return row
+    return None
+
+
+def rows() -> tuple[Packet, ...]:
+    """The whole table, ordered by prefix: what the page of supported packets is made of."""
+    return tuple(_ROWS[prefix] for prefix in sorted(_ROWS))
+
+
+def capabilities(target: Target) -> frozenset[type]:
+    """The protocols of the table that a target implements."""
+    wanted = {row.capability for row in _ROWS.values()} | {capability for capability, _ in _CAPABILITY_FEATURES}
+    return frozenset(capability for capability in wanted if isinstance(target, capability))
+
+
+def supported_features(available: frozenset[type]) -> Iterable[str]:
+    """The words of the answer to qSupported, derived from what the target implements."""
+    yield f"PacketSize={MAX_PAYLOAD:x}"
+    yield "multiprocess+"
+    yield "error-message+"
+    for row in rows():
+        if row.capability in available:
+            yield from row.features
+    for capability, feature in _CAPABILITY_FEATURES:
+        if capability in available:
+            yield feature

@@ -1,0 +1,297 @@
+"""What gdb debugs, as the protocol sees it: one Protocol per capability.
+
+A target implements `Target` and as many of the other protocols as it can. That choice is the only switch: a packet
+whose capability the target lacks gets the empty reply ("not supported"), and qSupported announces exactly what is
+implemented. Nothing here knows of sockets, packets or of what the target is made of.
+
+Rules for implementers:
+
+- Everything is called while the guest stands still, except `Resume.interrupt`.
+- The `thread` that memory and breakpoint methods get says *whose* memory is meant: the address space of that thread's
+  process. `threads()` lists only the processes that gdb is attached to; an empty list is legal (all were detached).
+- A failure is `TargetError`, nothing else; it becomes ``E NN``, or ``E.text`` with a gdb that understands it.
+- Nothing that only reads may change the guest, not even accessed bits.
+- Addresses are plain integers below 2**64; lengths are positive and, for reads, at most half a packet.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+from errno import EINVAL
+from typing import Protocol, runtime_checkable
+
+from .replies import StopEvent, StopReply
+from .signals import Signal
+from .threadid import Thread, ThreadId
+
+
+class TargetError(Exception):
+    """The target can't do what gdb asked.
+
+    `errno` (Linux numbering) is sent as ``E NN``; `text` explains it to a client that takes text.
+    """
+
+    def __init__(self, errno: int = EINVAL, text: str = "") -> None:
+        super().__init__(errno, text)
+        self.errno = errno
+        self.text = text
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadInfo:
+    """A line of ``info threads``. `core` is the CPU that it runs on, `extra` free text in parentheses."""
+
+    thread: Thread
+    name: str = ""
+    core: int | None = None
+    extra: str = ""
+
+
+class ResumeKind(Enum):
+    """The actions of vCont; the value is the letter (``C`` and ``S`` are ``c`` and ``s`` with a signal)."""
+
+    CONTINUE = b"c"
+    STEP = b"s"
+    STOP = b"t"
+    RANGE_STEP = b"r"
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeAction:
+    """One action of vCont, for the threads that `pattern` covers.
+
+    `signal` (gdb's numbering, 0 for none) is delivered on resume. A range step goes on while the thread's rip is in
+    [`start`, `end`) and always makes at least one step.
+    """
+
+    pattern: ThreadId
+    kind: ResumeKind
+    signal: int = Signal.ZERO
+    start: int = 0
+    end: int = 0
+
+
+def action_for(actions: Sequence[ResumeAction], thread: Thread) -> ResumeAction | None:
+    """The action of a thread: the leftmost that covers it wins. None: the thread stays stopped."""
+    for action in actions:
+        if action.pattern.matches(thread):
+            return action
+    return None
+
+
+class BreakpointKind(IntEnum):
+    """Z0 and Z1. gdb may set both at one address; each is inserted and removed on its own."""
+
+    SOFTWARE = 0
+    HARDWARE = 1
+
+
+class WatchKind(IntEnum):
+    """Z2, Z3 and Z4: stop after a write, a read, or either."""
+
+    WRITE = 2
+    READ = 3
+    ACCESS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class FileStat:
+    """What gdb learns of a file by vFile:fstat (struct stat of the File-I/O extension)."""
+
+    size: int
+    mode: int = 0o100444
+    inode: int = 0
+    mtime: int = 0
+
+
+class File(Protocol):
+    """An open file that gdb reads."""
+
+    def stat(self) -> FileStat:
+        """Its size and mode."""
+        ...
+
+    def pread(self, count: int, offset: int) -> bytes:
+        """At most `count` bytes from `offset`; none at the end of the file."""
+        ...
+
+
+@runtime_checkable
+class Target(Protocol):
+    """What each target must have: threads, registers, memory."""
+
+    def threads(self) -> Sequence[ThreadInfo]:
+        """The threads of all attached processes, in a stable order, the first process first."""
+        ...
+
+    def is_alive(self, thread: Thread) -> bool:
+        """Whether `threads()` would list it."""
+        ...
+
+    def stop_status(self) -> StopEvent:
+        """Why the target stands still now: the answer to ``?``, also before the first resume.
+
+        With no process attached it is ``ExitReply(0)``.
+        """
+        ...
+
+    def read_registers(self, thread: Thread) -> bytes:
+        """The `g` block: 560 bytes, laid out as `registers` says."""
+        ...
+
+    def write_registers(self, thread: Thread, block: bytes) -> None:
+        """Sets all registers of the `g` block (560 bytes)."""
+        ...
+
+    def read_register(self, thread: Thread, regnum: int) -> bytes:
+        """One register by gdb's number, little-endian; those beyond the `g` block too. TargetError if unknown."""
+        ...
+
+    def write_register(self, thread: Thread, regnum: int, value: bytes) -> None:
+        """Sets one register; `value` has the register's size in `registers`, little-endian."""
+        ...
+
+    def read_memory(self, thread: Thread, vaddr: int, length: int) -> bytes:
+        """Memory from `vaddr`; may be short at an unreadable page. TargetError(EFAULT) when not one byte can be read.
+
+        What the guest has put there: never a breakpoint instruction of ours.
+        """
+        ...
+
+    def write_memory(self, thread: Thread, vaddr: int, data: bytes) -> None:
+        """Writes all of `data`, whatever the page's permissions; TargetError(EFAULT) if a page is missing."""
+        ...
+
+
+@runtime_checkable
+class Resume(Protocol):
+    """vCont, c, C, s, S and Ctrl-C."""
+
+    def resume(self, actions: Sequence[ResumeAction]) -> None:
+        """Arranges how the threads go on; the guest is run afterwards by the session, never from in here.
+
+        See `action_for`. The session answers later with `Connection.stop`. After a TargetError nothing has changed
+        and the client stays in control.
+        """
+        ...
+
+    def interrupt(self) -> None:
+        """Ctrl-C: the guest shall stop soon with `Signal.INT`. Called while it runs; must be quick."""
+        ...
+
+
+@runtime_checkable
+class Breakpoints(Protocol):
+    """Z0, Z1, z0, z1: stop before the instruction at `vaddr` is executed. Both methods are idempotent."""
+
+    def insert_breakpoint(self, thread: Thread, kind: BreakpointKind, vaddr: int) -> None:
+        """In the address space of `thread`. The page need not be mapped yet."""
+        ...
+
+    def remove_breakpoint(self, thread: Thread, kind: BreakpointKind, vaddr: int) -> None:
+        """No error when there is none."""
+        ...
+
+
+@runtime_checkable
+class BreakpointConditions(Protocol):
+    """ConditionalBreakpoints: conditions in agent bytecode, evaluated by the target."""
+
+    def set_breakpoint_conditions(
+        self, thread: Thread, kind: BreakpointKind, vaddr: int, conditions: Sequence[bytes]
+    ) -> None:
+        """Called after each `insert_breakpoint`; stop when any of them is not zero. None: stop always."""
+        ...
+
+
+@runtime_checkable
+class BreakpointCommands(Protocol):
+    """BreakpointCommands: agent bytecode run at each hit of a breakpoint (dprintf-style agent)."""
+
+    def set_breakpoint_commands(
+        self, thread: Thread, kind: BreakpointKind, vaddr: int, commands: Sequence[bytes], *, persist: bool
+    ) -> None:
+        """Called after each `insert_breakpoint`; `persist`: keep running them when gdb has left."""
+        ...
+
+
+@runtime_checkable
+class Watchpoints(Protocol):
+    """Z2 to Z4, z2 to z4: stop after the access. Any length, any number; both methods are idempotent."""
+
+    def insert_watchpoint(self, thread: Thread, kind: WatchKind, vaddr: int, length: int) -> None:
+        """Watches [vaddr, vaddr + length) in the address space of `thread`."""
+        ...
+
+    def remove_watchpoint(self, thread: Thread, kind: WatchKind, vaddr: int, length: int) -> None:
+        """No error when there is none."""
+        ...
+
+
+@runtime_checkable
+class Description(Protocol):
+    """qXfer:features:read."""
+
+    def target_xml(self, annex: str) -> bytes:
+        """The document `annex`, first asked is "target.xml"; `registers.description` has ours."""
+        ...
+
+
+@runtime_checkable
+class ExecFile(Protocol):
+    """qXfer:exec-file:read."""
+
+    def exec_file(self, pid: int) -> str:
+        """The path of a process's program as `HostIo.open_file` takes it. TargetError(ENOENT) when unknown."""
+        ...
+
+
+@runtime_checkable
+class Auxv(Protocol):
+    """qXfer:auxv:read."""
+
+    def auxv(self, thread: Thread) -> bytes:
+        """The auxiliary vector of the thread's process: pairs of 64-bit words. TargetError when it has none."""
+        ...
+
+
+@runtime_checkable
+class HostIo(Protocol):
+    """vFile: the files that gdb may read. Read-only; descriptors are kept by the connection."""
+
+    def open_file(self, pid: int, path: str) -> File:
+        """A file as process `pid` sees it (0: as the target's root sees it). TargetError(ENOENT) and its like."""
+        ...
+
+    def read_link(self, pid: int, path: str) -> str:
+        """Where a symbolic link points. TargetError(EINVAL) when it is none."""
+        ...
+
+
+@runtime_checkable
+class Monitor(Protocol):
+    """qRcmd: the user's ``monitor COMMAND``."""
+
+    def monitor(self, thread: Thread | None, command: str) -> Iterable[str]:
+        """Output in pieces of any size, with newlines. `thread`: the one that gdb looks at, if there is any.
+
+        TargetError, also in the middle: what was output is shown, then the error.
+        """
+        ...
+
+
+@runtime_checkable
+class Processes(Protocol):
+    """vAttach, vKill and ``D;PID``: several processes in one session."""
+
+    def attach(self, pid: int) -> StopReply:
+        """Adds a process; its threads are listed from now on. The stop that gdb is shown (signal 0 or TRAP)."""
+        ...
+
+    def detach(self, pid: int) -> None:
+        """Lets go of a process, its break and watch points included."""
+        ...
+
+    def kill(self, pid: int) -> None:
+        """Ends a process. TargetError when that can't be done to this one."""
+        ...

@@ -1,0 +1,65 @@
+"""A domain: the unit that owns frames, vcpus, event channels and grants. Xen: struct domain.
+
+Everything here is plain data: with RAM and the CPU's context it is the whole state of a guest.
+"""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from xdbg.abi.frames import INVALID_MFN, Maddr, Mfn, Pfn, mfn_to_maddr
+
+from .vcpu import Vcpu
+
+if TYPE_CHECKING:
+    from .console import ConsoleState
+    from .event_channel import EventChannels
+    from .grant_table import GrantTable
+    from .setup import Hypervisor
+    from .xenstore import XenstoreState
+
+
+@dataclass(slots=True, eq=False)
+class Domain:
+    """One domain of the machine `hv`."""
+
+    hv: "Hypervisor"
+    domid: int
+    name: str
+    max_pages: int
+    """The most frames it may own at a time."""
+    vcpus: list[Vcpu] = field(default_factory=list)
+    shared_info: Mfn = INVALID_MFN
+    """A frame of Xen's, mapped by the guest; not in its p2m."""
+    nr_pages: int = 0
+    """Frames owned now (shared_info and grant frames not counted)."""
+    vm_assist: int = 0
+    """Bit set of VMASST_TYPE_*."""
+    paused: bool = False
+    shutdown_code: int | None = None
+    shutdown_reason: str = ""
+    start_info: Mfn = INVALID_MFN
+    event_channels: "EventChannels" = field(init=False)
+    grant_table: "GrantTable" = field(init=False)
+    console: "ConsoleState" = field(init=False)
+    xenstore: "XenstoreState" = field(init=False)
+
+    @property
+    def shared_info_maddr(self) -> Maddr:
+        """Where struct shared_info is in RAM."""
+        return mfn_to_maddr(self.shared_info)
+
+    def page_mfn(self, pfn: Pfn) -> Mfn | None:
+        """The frame that M2P pairs with `pfn`, or None; for tools that look at the domain from outside."""
+        return self.hv.page_info.mfn_of(self.domid, pfn)
+
+    def describe(self) -> dict[str, Any]:
+        """The state in one row, as `xl list` shows it."""
+        if self.shutdown_code is not None:
+            state = "crashed" if self.shutdown_code == 3 else "shutdown"
+        elif self.paused:
+            state = "paused"
+        elif any(vcpu.runnable for vcpu in self.vcpus):
+            state = "running"
+        else:
+            state = "blocked"
+        return {"domid": self.domid, "name": self.name, "pages": self.nr_pages, "vcpus": len(self.vcpus), "state": state}

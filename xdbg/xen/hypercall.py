@@ -1,0 +1,95 @@
+"""The hypercall table and its dispatch. Xen: arch/x86/pv/hypercall.c, include/hypercall-defs.c.
+
+A hypercall is a `syscall` from kernel mode: rax is the number, rdi rsi rdx r10 r8 r9 the arguments, rax the result.
+A handler is `do_NAME(vcpu, ...)`, put into the table by `@hypercall(Hypercall.NAME)`; its number of parameters is the
+number of registers it gets, and parameters named in `_UINT32` are cut to 32 bits as in Xen's prototypes. It returns the
+result or raises. `HypercallError` and `GuestFault` become `-errno` here and nowhere else.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from xdbg.abi.errno import Errno
+from xdbg.abi.hypercalls import Hypercall
+from xdbg.machine.registers import R8, R9, R10, R11, RAX, RCX, RDI, RDX, RSI
+
+from .events import HypercallDone, HypercallEntered
+from .faults import GuestFault, HypercallError
+from .vcpu import Vcpu
+
+Handler = Callable[..., int | None]
+
+_ARGUMENTS = (RDI, RSI, RDX, R10, R8, R9)
+_U64 = (1 << 64) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row: the handler, how many arguments it takes, which of them are 32 bits wide, and its one-line description."""
+
+    number: Hypercall
+    handler: Handler
+    nr_args: int
+    narrow: tuple[int, ...]
+    summary: str
+
+
+TABLE: dict[int, Entry] = {}
+"""Every hypercall that is implemented, by number."""
+
+_UINT32 = frozenset({"cmd", "count", "set", "which", "cmd_type", "domid", "uint32"})
+
+
+def hypercall(number: Hypercall) -> Callable[[Handler], Handler]:
+    """Enter a handler in the table under its number. It returns the result, or None when it set the registers itself."""
+
+    def enter(handler: Handler) -> Handler:
+        names = list(inspect.signature(handler).parameters)[1:]
+        assert number not in TABLE, number
+        narrow = tuple(i for i, name in enumerate(names) if name in _UINT32)
+        summary = (inspect.getdoc(handler) or "").partition("\n")[0]
+        TABLE[number] = Entry(number, handler, len(names), narrow, summary)
+        return handler
+
+    return enter
+
+
+def call(vcpu: Vcpu, number: int, args: tuple[int, ...], *, in_multicall: bool = False) -> int | None:
+    """Carry out one hypercall; the result is signed. None: the handler changed the flow itself (iret)."""
+    entry = TABLE.get(number)
+    observer = vcpu.domain.hv.observer
+    args = args[: entry.nr_args] if entry is not None else ()
+    if observer is not None:
+        observer.observe(vcpu, HypercallEntered(number, args, in_multicall))
+    result: int | None
+    if entry is None:
+        result = -Errno.ENOSYS
+    else:
+        if entry.narrow:
+            args = tuple(a & 0xFFFF_FFFF if i in entry.narrow else a for i, a in enumerate(args))
+        try:
+            result = entry.handler(vcpu, *args)
+        except HypercallError as error:
+            result = -error.errno
+        except GuestFault:
+            result = -Errno.EFAULT
+    if observer is not None and result is not None:
+        observer.observe(vcpu, HypercallDone(number, args, result, in_multicall))
+    return result
+
+
+def pv_hypercall(vcpu: Vcpu) -> None:
+    """A `syscall` from kernel mode: RIP is already behind it. Xen: pv_hypercall()."""
+    cpu = vcpu.domain.hv.cpu
+    gpr = cpu.gpr
+    # The instruction itself leaves the return address in rcx and the flags in r11.
+    gpr[RCX] = cpu.rip
+    gpr[R11] = cpu.rflags
+    result = call(
+        vcpu,
+        gpr[RAX] & 0xFFFF_FFFF,
+        (gpr[RDI], gpr[RSI], gpr[RDX], gpr[R10], gpr[R8], gpr[R9]),
+    )
+    if result is not None:
+        gpr[RAX] = result & _U64

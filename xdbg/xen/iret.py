@@ -1,0 +1,67 @@
+"""HYPERVISOR_iret: how a guest kernel returns to what was interrupted. Xen: arch/x86/pv/iret.c.
+
+The frame is a `struct iret_context` on the kernel stack. With `(cs & 3) == 3` it returns to user mode. RFLAGS.IF of the
+frame becomes the complement of the upcall mask; rcx and r11 come from the frame unless VGCF_in_syscall is set.
+"""
+
+from struct import Struct
+
+from xdbg.abi.callback import IretContext
+from xdbg.abi.frames import Vaddr
+from xdbg.abi.hypercalls import Hypercall, VmasstType
+from xdbg.abi.vcpu import Vgcf
+from xdbg.abi.x86 import Rflags
+from xdbg.machine.registers import R11, RAX, RCX, RSP
+
+from . import entry
+from .events import IretDone
+from .faults import DomainCrash, GuestFault
+from .guest_access import copy_from_guest
+from .hypercall import hypercall
+from .vcpu import Vcpu
+
+_CONTEXT = Struct("<9Q")
+_ARCH_IOPL = 1 << VmasstType.ARCHITECTURAL_IOPL
+_IN_SYSCALL = int(Vgcf.IN_SYSCALL)
+_IF = int(Rflags.IF)
+_RFLAGS_KEPT = 0x003F_7FD5 & ~(Rflags.IOPL | Rflags.VM)
+"""The flags that exist, less those that a guest may not set."""
+_RFLAGS_SET = Rflags.IF | Rflags.FIXED
+_CANONICAL = 1 << 47
+
+
+@hypercall(Hypercall.IRET)
+def do_iret(vcpu: Vcpu) -> None:
+    """HYPERVISOR_iret(): return to the context in the frame at the kernel's rsp. Xen: do_iret()."""
+    hv = vcpu.domain.hv
+    cpu = hv.cpu
+    gpr = cpu.gpr
+    try:
+        frame = copy_from_guest(vcpu, gpr[RSP], IretContext.SIZE)
+    except GuestFault as fault:
+        raise DomainCrash(f"fault while reading the iret frame at {fault.vaddr:#x}") from None
+    rax, r11, rcx, flags, rip, cs, rflags, rsp, ss = _CONTEXT.unpack(frame)
+    user = cs & 3 == 3
+    if user:
+        if vcpu.guest_table_user is None:
+            raise DomainCrash("iret to user mode without a user page table")
+        entry.toggle_guest_mode(vcpu)
+    if vcpu.domain.vm_assist & _ARCH_IOPL:
+        vcpu.iopl = (rflags >> 12) & 3
+        cpu.io_allowed = vcpu.iopl >= (1 if vcpu.kernel_mode else 3)
+    mask = 0 if rflags & _IF else 1
+    gpr[RAX] = rax
+    gpr[RSP] = rsp
+    cpu.rip = rip
+    cpu.cs = (cs | 3) & 0xFFFF
+    cpu.ss = (ss | 3) & 0xFFFF
+    cpu.rflags = rflags & _RFLAGS_KEPT | _RFLAGS_SET
+    if not flags & _IN_SYSCALL:
+        gpr[R11] = r11
+        gpr[RCX] = rcx
+    entry.set_upcall_mask(vcpu, mask)
+    if hv.observer is not None:
+        hv.observer.observe(vcpu, IretDone(Vaddr(rip), cs, rflags, Vaddr(rsp), ss, user, mask))
+    if not (rip < _CANONICAL or rip >= (1 << 64) - _CANONICAL):
+        # The CPU's own iret faults on such a frame, inside Xen: the failsafe callback is told.
+        entry.failsafe(vcpu)

@@ -1,0 +1,155 @@
+"""Small pieces of a PV vcpu's state that a guest sets by hypercall. Xen: arch/x86/pv/misc-hypercalls.c, domain.c.
+
+Kernel stack, FPU trap, debug registers, segment bases, assists.
+"""
+
+from xdbg.abi.errno import Errno
+from xdbg.abi.frames import Vaddr
+from xdbg.abi.hypercalls import Hypercall, SegBase, VmasstCmd, VmasstType
+from xdbg.abi.mmu import MulticallEntry
+from xdbg.abi.x86 import DR7_DEFAULT, FLAT_RING3_SS64, HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START, Cr0, Dr7
+from xdbg.machine.cpu import SelectorError
+
+from .callback import is_canonical
+from .faults import HypercallError
+from .guest_access import read_struct, write_struct
+from .hypercall import call, hypercall
+from .vcpu import Vcpu
+
+_DR6_WRITABLE = 0xE00F
+_DR6_ONES = 0xFFFF_0FF0
+_DR7_RESERVED_ZERO = 0xD800
+_DR_BREAK_TYPE_IO = 2
+_ASSISTS = frozenset(int(assist) for assist in VmasstType)
+"""What a 64-bit PV guest may ask for. Xen: PV_VM_ASSIST_VALID."""
+
+
+@hypercall(Hypercall.STACK_SWITCH)
+def do_stack_switch(vcpu: Vcpu, ss: int, esp: int) -> int:
+    """HYPERVISOR_stack_switch(ss, esp): the stack for frames when user mode is interrupted. Xen: do_stack_switch()."""
+    ss &= 0xFFFF
+    vcpu.kernel_ss = FLAT_RING3_SS64 if ss & 0xFFFC == 0 else ss | 3
+    vcpu.kernel_sp = Vaddr(esp)
+    return 0
+
+
+@hypercall(Hypercall.FPU_TASKSWITCH)
+def do_fpu_taskswitch(vcpu: Vcpu, set: int) -> int:  # noqa: A002 - the name in Xen's prototype
+    """HYPERVISOR_fpu_taskswitch(set): the next x87 or SSE instruction traps (#NM) or not. Xen: do_fpu_taskswitch()."""
+    if set:
+        vcpu.cr0 |= Cr0.TS
+    else:
+        vcpu.cr0 &= ~Cr0.TS
+    vcpu.domain.hv.cpu.cr0_ts = bool(set)
+    return 0
+
+
+@hypercall(Hypercall.SET_DEBUGREG)
+def do_set_debugreg(vcpu: Vcpu, reg: int, value: int) -> int:
+    """HYPERVISOR_set_debugreg(reg, value). Xen: set_debugreg().
+
+    -EPERM for an address in Xen's range, for I/O breakpoints and for DR7.GD; -ENODEV for DR4, DR5 and beyond DR7.
+    """
+    reg &= 0xFFFF_FFFF
+    match reg:
+        case 0 | 1 | 2 | 3:
+            if not is_canonical(value) or HYPERVISOR_VIRT_START <= value < HYPERVISOR_VIRT_END:
+                raise HypercallError(Errno.EPERM)
+            vcpu.debugreg[reg] = value
+        case 6:
+            vcpu.debugreg[6] = value & _DR6_WRITABLE | _DR6_ONES
+        case 7:
+            value = value & 0xFFFF_FFFF & ~_DR7_RESERVED_ZERO | DR7_DEFAULT
+            if value & Dr7.GD:
+                raise HypercallError(Errno.EPERM)
+            if value & 0xFF:
+                for control in range(16, 32, 4):
+                    if (value >> control) & 3 == _DR_BREAK_TYPE_IO:
+                        raise HypercallError(Errno.EPERM)
+            vcpu.debugreg[7] = value
+        case _:
+            raise HypercallError(Errno.ENODEV)
+    return 0
+
+
+@hypercall(Hypercall.GET_DEBUGREG)
+def do_get_debugreg(vcpu: Vcpu, reg: int) -> int:
+    """HYPERVISOR_get_debugreg(reg): its value; -EINVAL for DR4, DR5 and beyond DR7. Xen: do_get_debugreg()."""
+    reg &= 0xFFFF_FFFF
+    if reg in {0, 1, 2, 3, 6, 7}:
+        return vcpu.debugreg[reg]
+    raise HypercallError(Errno.EINVAL)
+
+
+@hypercall(Hypercall.VM_ASSIST)
+def do_vm_assist(vcpu: Vcpu, cmd: int, uint32: int) -> int:
+    """HYPERVISOR_vm_assist(cmd, type): switch an assist on or off. Xen: vm_assist()."""
+    if uint32 not in _ASSISTS:
+        raise HypercallError(Errno.EINVAL)
+    match cmd:
+        case VmasstCmd.ENABLE:
+            vcpu.domain.vm_assist |= 1 << uint32
+        case VmasstCmd.DISABLE:
+            vcpu.domain.vm_assist &= ~(1 << uint32)
+        case _:
+            raise HypercallError(Errno.ENOSYS)
+    return 0
+
+
+@hypercall(Hypercall.SET_SEGMENT_BASE)
+def do_set_segment_base(vcpu: Vcpu, which: int, base: int) -> int:
+    """HYPERVISOR_set_segment_base(which, base): FS, GS of either mode, or the user's GS selector. Xen: do_set_segment_base()."""
+    cpu = vcpu.domain.hv.cpu
+    if which != SegBase.GS_USER_SEL and not is_canonical(base):
+        raise HypercallError(Errno.EINVAL)
+    match which:
+        case SegBase.FS:
+            cpu.fs_base = base
+        case SegBase.GS_USER:
+            vcpu.gs_base_user = base
+        case SegBase.GS_KERNEL:
+            cpu.gs_base = base
+        case SegBase.GS_USER_SEL:
+            return _load_user_gs(vcpu, base & 0xFFFF)
+        case _:
+            raise HypercallError(Errno.EINVAL)
+    return 0
+
+
+def _load_user_gs(vcpu: Vcpu, selector: int) -> int:
+    """Load the selector as `mov gs` would between two `swapgs`: the user's base becomes the descriptor's.
+
+    A selector that can't be loaded is loaded as 0, and the result is -1 (-EPERM), as in Xen.
+    """
+    cpu = vcpu.domain.hv.cpu
+    kernel_base = cpu.gs_base
+    result = 0
+    try:
+        cpu.gs = selector
+    except SelectorError:
+        cpu.gs = 0
+        result = -Errno.EPERM
+    vcpu.gs_base_user = cpu.gs_base
+    cpu.gs_base = kernel_base
+    return result
+
+
+@hypercall(Hypercall.MULTICALL)
+def do_multicall(vcpu: Vcpu, call_list: int, count: int) -> int | None:
+    """HYPERVISOR_multicall(list, count): several hypercalls, each result in its entry. Xen: common/multicall.c.
+
+    A call that changes the flow (iret) ends the batch; one that blocks the vcpu does not: the rest is done, then the vcpu
+    waits. -EFAULT when an entry can't be read or its result can't be written.
+    """
+    for index in range(count):
+        at = call_list + index * MulticallEntry.SIZE
+        entry = read_struct(vcpu, at, MulticallEntry)
+        if entry.op == Hypercall.MULTICALL:
+            result: int | None = -Errno.ENOSYS
+        else:
+            result = call(vcpu, entry.op & 0xFFFF_FFFF, tuple(entry.args), in_multicall=True)
+        if result is None:
+            return None
+        entry.result = result & (1 << 64) - 1
+        write_struct(vcpu, at, entry)
+    return 0

@@ -1,0 +1,209 @@
+"""The machine under Xen: RAM, the one physical CPU, Xen's own tables, and the domains on it. Xen: arch/x86/setup.c.
+
+How it is run, from above::
+
+    vcpu = hv.schedule()            # timers that are due, then the next vcpu; None: nobody can run
+    exit = hv.enter(vcpu, limit)    # the guest runs
+    hv.handle(vcpu, exit)           # Xen's part; what is pending is delivered
+
+A debugger looks at `exit` between the second and the third line. Time is the instruction count: one instruction, one
+nanosecond, one tick of the TSC. When every vcpu waits, time jumps to the next timer. Nothing here knows the host's clock.
+"""
+
+from enum import Enum
+
+from xdbg.abi.frames import Maddr, Vaddr, mfn_to_maddr
+from xdbg.abi.mmu import DOMID_XEN
+from xdbg.abi.sched import Shutdown
+from xdbg.abi.shared_info import SharedInfo, VcpuInfo
+from xdbg.machine.cpu import Cpu
+from xdbg.machine.exits import Exit
+from xdbg.machine.ram import Ram
+
+from . import descriptor_tables, sched, system_time, timer
+from .console import ConsoleState
+from .cpuid import cpuid
+from .domain import Domain
+from .entry import return_to_guest
+from .event_channel import EventChannels
+from .events import DomainShutdown, Observer
+from .exit_handler import handle_exit
+from .faults import DomainCrash
+from .grant_table import GrantTable
+from .heap import Heap
+from .idt import Idt
+from .m2p import M2p
+from .page_info import PageInfoTable
+from .vcpu import Vcpu
+from .xenstore import XenstoreState
+
+XEN_OVERHEAD_FRAMES = 512
+"""Frames beside those of the domains, for Xen's tables of a small machine; the M2P is counted extra."""
+
+TICK_NS = 10_000_000
+"""Xen's own tick: an upcall that the guest unmasked without telling Xen is seen at the next one at the latest."""
+
+_CR2 = VcpuInfo.offset_of("arch")
+_MASK = VcpuInfo.offset_of("evtchn_upcall_mask")
+
+
+class RunEnd(Enum):
+    """Why `Hypervisor.run` came back."""
+
+    LIMIT = "the instruction count was reached"
+    IDLE = "nothing can run before there is input"
+    SHUT_DOWN = "every domain has shut down"
+
+
+class Hypervisor:
+    """A machine with room for domains of `nr_pages` frames in all."""
+
+    def __init__(self, nr_pages: int) -> None:
+        nr_frames = nr_pages + XEN_OVERHEAD_FRAMES + nr_pages // 256
+        self.ram = Ram(nr_frames << 12)
+        self.cpu = Cpu(self.ram)
+        self.cpu.cpuid = cpuid
+        self.observer: Observer | None = None
+        self.page_info = PageInfoTable(nr_frames)
+        self.heap = Heap(self.ram, self.page_info)
+        self.m2p = M2p(self)
+        self.idt = Idt(self.ram, self.heap.alloc(DOMID_XEN))
+        self.domains: dict[int, Domain] = {}
+        self.current: Vcpu | None = None
+        self.next_tick_ns = TICK_NS
+
+    # -- domains
+
+    def create_domain(self, name: str, nr_pages: int) -> Domain:
+        """A domain of `nr_pages` frames with one vcpu, not yet built: `dom_builder` fills it."""
+        domid = max(self.domains, default=0) + 1
+        domain = Domain(self, domid, name, nr_pages)
+        self.domains[domid] = domain
+        domain.shared_info = self.heap.alloc(DOMID_XEN)
+        domain.vcpus.append(self._create_vcpu(domain, 0))
+        domain.event_channels = EventChannels.create(domain)
+        domain.grant_table = GrantTable.create(domain)
+        domain.console = ConsoleState.create(domain)
+        domain.xenstore = XenstoreState.create(domain)
+        system_time.init_wallclock(domain)
+        return domain
+
+    def _create_vcpu(self, domain: Domain, vcpu_id: int) -> Vcpu:
+        vcpu = Vcpu(domain, vcpu_id)
+        vcpu.vcpu_info = Maddr(mfn_to_maddr(domain.shared_info) + SharedInfo.offset_of("vcpu_info") + 64 * vcpu_id)
+        self.ram.buffer[vcpu.vcpu_info + _MASK] = 1
+        descriptor_tables.init_vcpu(vcpu)
+        system_time.update_time_info(vcpu)
+        return vcpu
+
+    def crash_domain(self, vcpu: Vcpu, reason: str) -> None:
+        """End a domain that can't go on; it stays readable. Xen: domain_crash()."""
+        self.shutdown_domain(vcpu, Shutdown.CRASH, reason)
+
+    def shutdown_domain(self, vcpu: Vcpu, code: int, reason: str = "") -> None:
+        """End the vcpu's domain with a SHUTDOWN_* code. Its memory and registers stay as they are."""
+        domain = vcpu.domain
+        if domain.shutdown_code is None:
+            domain.shutdown_code = code
+            domain.shutdown_reason = reason
+            if self.observer is not None:
+                self.observer.observe(vcpu, DomainShutdown(code, reason))
+
+    # -- time
+
+    def now(self) -> int:
+        """System time in ns."""
+        return self.cpu.count + self.cpu.tsc_offset
+
+    def guest_cr2(self, vcpu: Vcpu) -> Vaddr:
+        """The CR2 that the guest sees."""
+        return Vaddr(self.ram.read_u64(vcpu.vcpu_info + _CR2))
+
+    def set_guest_cr2(self, vcpu: Vcpu, cr2: Vaddr) -> None:
+        """Put a fault address where the guest reads it. Xen: arch_set_cr2()."""
+        self.ram.write_u64(vcpu.vcpu_info + _CR2, cr2)
+
+    # -- running
+
+    def schedule(self) -> Vcpu | None:
+        """Fire the timers that are due and make the next vcpu current.
+
+        With all vcpus waiting, time jumps to the next timer. None: no domain can run, ever or before there is input.
+        """
+        while True:
+            now = self.now()
+            due = timer.next_deadline_ns(self)
+            if due is not None and due <= now:
+                timer.run_timers(self, now)
+            vcpu = sched.pick_vcpu(self)
+            if vcpu is None:
+                due = timer.next_deadline_ns(self)
+                if due is None:
+                    return None
+                self.cpu.tsc_offset += max(0, due - now)
+                continue
+            if now >= self.next_tick_ns:
+                self.next_tick_ns = now - now % TICK_NS + TICK_NS
+                vcpu.check_events = True
+            if vcpu is not self.current:
+                self.switch_to(vcpu)
+            if vcpu.check_events:
+                try:
+                    return_to_guest(vcpu)
+                except DomainCrash as crash:
+                    self.crash_domain(vcpu, crash.reason)
+                    continue
+            return vcpu
+
+    def switch_to(self, vcpu: Vcpu) -> None:
+        """Put a vcpu's registers into the CPU, the former current one's into its `context`."""
+        cpu = self.cpu
+        if self.current is not None:
+            self.current.context = cpu.save()
+        assert vcpu.context is not None
+        cpu.load(vcpu.context)
+        vcpu.context = None
+        self.current = vcpu
+        cpu.cr3 = vcpu.cr3
+        cpu.io_allowed = vcpu.iopl >= (1 if vcpu.kernel_mode else 3)
+        descriptor_tables.load_gdt(vcpu)
+
+    def enter(self, vcpu: Vcpu, limit: int, *, skip_stop_point: bool = False) -> Exit:
+        """Run the current vcpu until an exit, at most to instruction count `limit`."""
+        assert vcpu is self.current
+        return self.cpu.enter(min(limit, self._next_event_count()), skip_stop_point=skip_stop_point)
+
+    def step(self, vcpu: Vcpu) -> Exit:
+        """Run one instruction of the current vcpu."""
+        assert vcpu is self.current
+        return self.cpu.step()
+
+    def handle(self, vcpu: Vcpu, came: Exit) -> None:
+        """Xen's part of an exit."""
+        handle_exit(vcpu, came)
+
+    def run(self, limit: int) -> RunEnd:
+        """Run the domains, with nobody looking at the exits, to instruction count `limit` at the most."""
+        while self.cpu.count < limit:
+            vcpu = self.schedule()
+            if vcpu is None:
+                return self.idle_reason()
+            handle_exit(vcpu, self.enter(vcpu, limit))
+        return RunEnd.LIMIT if self.alive else RunEnd.SHUT_DOWN
+
+    @property
+    def alive(self) -> bool:
+        """Whether any domain has not shut down."""
+        return any(domain.shutdown_code is None for domain in self.domains.values())
+
+    def idle_reason(self) -> RunEnd:
+        """What it means that `schedule` found nobody."""
+        return RunEnd.IDLE if self.alive else RunEnd.SHUT_DOWN
+
+    def _next_event_count(self) -> int:
+        """The instruction count at which Xen itself has something to do."""
+        due = self.next_tick_ns
+        next_timer = timer.next_deadline_ns(self)
+        if next_timer is not None and next_timer < due:
+            due = next_timer
+        return due - self.cpu.tsc_offset
