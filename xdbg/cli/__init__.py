@@ -1,0 +1,42 @@
+"""The command line: `xdbg COMMAND`. One module per command; each is imported when it is called."""
+
+from importlib import import_module
+
+import click
+
+from xdbg import __version__
+
+_COMMANDS = {
+    "guests": "the bundled guests, one line each",
+    "run": "run a domain to its end",
+    "serve": "wait for gdb before the domain's first instruction",
+    "debug": "serve, and start gdb attached to it",
+    "trace": "run, and dump the way of every trap, hypercall and event",
+}
+
+
+class _Commands(click.Group):
+    """Commands by module name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in _COMMANDS:
+            return None
+        command = import_module(f"{__name__}.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="xdbg")
+def main() -> None:
+    """Run and debug paravirt Xen domains on an emulated CPU."""

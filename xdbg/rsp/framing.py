@@ -150,7 +150,7 @@ class Decoder:
         return unescape(payload)
 
     def _drop(self) -> bool:
-        """Skips the inside of an oversized packet. True at its end, and when a new one began (`_dropping` is then off)."""
+        """Skips the inside of an oversized packet. True at its end, or when a new one began (then not `_dropping`)."""
         found = _RESTART_OR_END.search(self._buffer)
         del self._buffer[: len(self._buffer) if found is None else found.start()]
         if found is not None and self._buffer[0] == _DOLLAR:

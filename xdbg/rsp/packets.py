@@ -1,8 +1,8 @@
 """Requests: what a client's packets say, as values. GDB manual: "Packets", "General Query Packets", "Host I/O Packets".
 
 Each class has `parse`, which gets the arguments of a packet (what stands behind the name in the packet table) and is
-strict: whatever it does not accept is a ValueError, and nothing else is ever raised. Numbers are hexadecimal without sign
-and prefix. Data is already unescaped.
+strict: whatever it does not accept is a ValueError, and nothing else is ever raised. Numbers are hexadecimal without
+sign and prefix. Data is already unescaped.
 """
 
 import re
@@ -11,9 +11,9 @@ from binascii import unhexlify
 from dataclasses import dataclass
 from typing import Final, Protocol, Self
 
-from .client import ClientFeatures
-from .target import ResumeAction, ResumeKind
-from .threadid import ANY, EVERY_THREAD, ThreadId
+from xdbg.rsp.client import ClientFeatures
+from xdbg.rsp.target import ResumeAction, ResumeKind
+from xdbg.rsp.threadid import ANY, EVERY_THREAD, ThreadId
 
 _HEX: Final = re.compile(rb"[0-9a-fA-F]{1,16}\Z")
 _VADDR_LENGTH: Final = re.compile(rb"([0-9a-fA-F]{1,16}),([0-9a-fA-F]{1,16})\Z")
@@ -360,7 +360,11 @@ class OptionalProcess:
     @classmethod
     def parse(cls, arguments: bytes) -> Self:
         """Nothing, or a separator and a process number."""
-        return cls(_pid(arguments[1:]) if arguments[:1] in (b";", b":") else Bare.parse(arguments) and None)
+        if not arguments:
+            return cls(None)
+        if arguments[:1] not in (b";", b":"):
+            raise ValueError("a process number is wanted")
+        return cls(_pid(arguments[1:]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from importlib.resources import files
 from typing import Final
 from xml.etree.ElementTree import fromstring
 
-from .target import TargetError
+from xdbg.rsp.target import TargetError
 
 
 @dataclass(frozen=True, slots=True)

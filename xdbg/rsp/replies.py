@@ -16,9 +16,9 @@ from enum import IntEnum
 from errno import ENAMETOOLONG, ENOSYS
 from typing import Final
 
-from .client import ClientFeatures
-from .framing import escape
-from .threadid import Thread
+from xdbg.rsp.client import ClientFeatures
+from xdbg.rsp.framing import escape
+from xdbg.rsp.threadid import Thread
 
 
 @dataclass(frozen=True, slots=True)

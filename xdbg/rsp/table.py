@@ -10,18 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from errno import EINVAL
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
-from .framing import MAX_PAYLOAD
-from .replies import Empty, Error, Reply
-from .target import BreakpointCommands, BreakpointConditions, Breakpoints, Target, TargetError
+from xdbg.rsp.framing import MAX_PAYLOAD
+from xdbg.rsp.replies import Empty, Error, Reply
+from xdbg.rsp.target import BreakpointCommands, BreakpointConditions, Breakpoints, Target, TargetError
 
 if TYPE_CHECKING:
-    from .connection import Connection
-    from .packets import Request
+    from xdbg.rsp.connection import Connection
+    from xdbg.rsp.packets import Request
 
 R = TypeVar("R", bound="Request")
 C = TypeVar("C")
+A = TypeVar("A", bound=Reply | None)
+Handler = Callable[[Any, Any, Any], Reply | None]
 Failure = Callable[[int, str], Reply]
 
 NOT_SUPPORTED: Final = Empty()
@@ -35,7 +37,7 @@ class Packet:
     skip: int
     request: type[Request]
     capability: type
-    handler: Callable[[Any, Any, Any], Reply | None]
+    handler: Handler
     failure: Failure
     features: tuple[str, ...]
 
@@ -67,15 +69,33 @@ _CAPABILITY_FEATURES: Final[tuple[tuple[type, str], ...]] = (
 )
 
 
+@overload
+def packet(
+    prefix: bytes, request: type[R], *, skip: int | None = None, failure: Failure = Error, feature: str = ""
+) -> Callable[[Callable[[Connection, Target, R], A]], Callable[[Connection, Target, R], A]]: ...
+
+
+@overload
 def packet(
     prefix: bytes,
     request: type[R],
-    needs: type[C] = Target,  # type: ignore[assignment] # the default of a type variable, which 3.11 can't spell
+    needs: type[C],
     *,
     skip: int | None = None,
     failure: Failure = Error,
     feature: str = "",
-) -> Callable[[Callable[[Connection, C, R], Reply | None]], Callable[[Connection, C, R], Reply | None]]:
+) -> Callable[[Callable[[Connection, C, R], A]], Callable[[Connection, C, R], A]]: ...
+
+
+def packet(
+    prefix: bytes,
+    request: type[Request],
+    needs: type = Target,
+    *,
+    skip: int | None = None,
+    failure: Failure = Error,
+    feature: str = "",
+) -> Callable[[Handler], Handler]:
     """Enters a handler in the table.
 
     `needs`: the Protocol of `target` that the handler's second parameter has. `skip`: bytes of the prefix that the
@@ -83,9 +103,7 @@ def packet(
     qSupported.
     """
 
-    def enter(
-        handler: Callable[[Connection, C, R], Reply | None],
-    ) -> Callable[[Connection, C, R], Reply | None]:
+    def enter(handler: Handler) -> Handler:
         assert prefix not in _ROWS, prefix
         features = (feature,) if feature else ()
         row = Packet(prefix, len(prefix) if skip is None else skip, request, needs, handler, failure, features)

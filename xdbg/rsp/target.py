@@ -20,9 +20,9 @@ from enum import Enum, IntEnum
 from errno import EINVAL
 from typing import Protocol, runtime_checkable
 
-from .replies import StopEvent, StopReply
-from .signals import Signal
-from .threadid import Thread, ThreadId
+from xdbg.rsp.replies import StopEvent, StopReply
+from xdbg.rsp.signals import Signal
+from xdbg.rsp.threadid import Thread, ThreadId
 
 
 class TargetError(Exception):

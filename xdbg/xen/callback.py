@@ -27,9 +27,9 @@ def fixup_guest_code_selector(selector: int) -> int:
 
 @hypercall(Hypercall.SET_TRAP_TABLE)
 def do_set_trap_table(vcpu: Vcpu, traps: int) -> int:
-    """HYPERVISOR_set_trap_table(table): the virtual IDT, entry by entry until one with address 0. Xen: do_set_trap_table().
+    """HYPERVISOR_set_trap_table(table): the virtual IDT, entry by entry until one with address 0.
 
-    A null table clears every entry. A non-canonical handler is -EINVAL; entries before it stay set.
+    Xen: do_set_trap_table(). A null table clears every entry. A non-canonical handler is -EINVAL; entries before it stay set.
     """
     if traps == 0:
         vcpu.trap_table = [None] * 256
@@ -80,7 +80,7 @@ def _register(vcpu: Vcpu, kind: int, address: Vaddr, flags: int) -> None:
     match kind:
         case CallbackType.EVENT:
             # An upcall always masks: the flag changes nothing.
-            vcpu.event_callback = Callback(address, True, FLAT_KERNEL_CS64)  # noqa: FBT003
+            vcpu.event_callback = Callback(address, True, FLAT_KERNEL_CS64)
         case CallbackType.FAILSAFE:
             vcpu.failsafe_callback = callback
         case CallbackType.SYSCALL:

@@ -1,4 +1,4 @@
-"""Where everything of a new domain goes, worked out before any of it is written. Xen: tools, xg_dom_core.c, xg_dom_x86.c.
+"""Where everything of a new domain goes, worked out before any of it is written. Xen: xg_dom_core.c, xg_dom_x86.c.
 
 One run of pages, pfn 0 at VIRT_BASE, is mapped when the kernel starts, in this order:
 
@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from xdbg.abi.frames import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, Vaddr
-from xdbg.abi.x86 import HYPERVISOR_VIRT_START, VADDR_BITS
+from xdbg.abi.x86 import VADDR_BITS
 
-from .elf_image import KernelImage
+from .elf_image import KernelImage, is_guest_range
 from .elf_notes import ImageError
 
 _SPARE_PAGES: Final = (512 << 10) >> PAGE_SHIFT
@@ -106,6 +106,7 @@ def plan(image: KernelImage, nr_pages: int, modules_size: int) -> Layout:
     p2m = memory.take(pages_for(p2m_size)) if image.init_p2m is None else None
     start_info, xenstore, console = (memory.take(1).pfn for _ in range(3))
 
+    memory.check("the kernel and its modules")
     run_pages, keys = _initial_run(image.virt_base, memory.end)
     page_tables = memory.take(len(keys))
     tables = {key: page_tables.pfn + index for index, key in enumerate(keys)}
@@ -122,7 +123,7 @@ def plan(image: KernelImage, nr_pages: int, modules_size: int) -> Layout:
         p2m_vaddr = image.init_p2m
         p2m = memory.take(pages_for(p2m_size))
         end = p2m_vaddr + (p2m.pages << PAGE_SHIFT)
-        if end > image.virt_base or p2m_vaddr < HYPERVISOR_VIRT_START < end:
+        if end > image.virt_base or not is_guest_range(p2m_vaddr, p2m.pages << PAGE_SHIFT):
             raise ImageError(f"the p2m list at INIT_P2M {p2m_vaddr:#x} would reach to {end:#x}")
         own = [key for key in tables_covering(p2m_vaddr, p2m.pages << PAGE_SHIFT) if key not in tables]
         p2m_tables = memory.take(len(own))
@@ -166,7 +167,9 @@ class _Memory:
         """Raise `ImageError` if more was taken than there is."""
         if self.end > self.nr_pages:
             needed = self.end * PAGE_SIZE / (1 << 20)
-            raise ImageError(f"{what} need {needed:.1f} MiB, the domain has {self.nr_pages * PAGE_SIZE / (1 << 20):.1f}")
+            raise ImageError(
+                f"{what} need {needed:.1f} MiB, the domain has {self.nr_pages * PAGE_SIZE / (1 << 20):.1f}"
+            )
 
 
 def _initial_run(virt_base: int, used_pages: int) -> tuple[int, list[TableKey]]:
@@ -179,7 +182,7 @@ def _initial_run(virt_base: int, used_pages: int) -> tuple[int, list[TableKey]]:
     used_end = virt_base + (used_pages << PAGE_SHIFT)
     while True:
         end = ((used_end + (pages << PAGE_SHIFT)) | _END_MASK) + 1
-        if end - virt_base > 1 << VADDR_BITS - 1 or end > 1 << 64 or virt_base < HYPERVISOR_VIRT_START < end:
+        if not is_guest_range(virt_base, end - virt_base):
             raise ImageError(f"the initial mapping would reach to {end:#x}")
         keys = list(tables_covering(virt_base, end - virt_base))
         pages = len(keys) + extra

@@ -62,4 +62,10 @@ class Domain:
             state = "running"
         else:
             state = "blocked"
-        return {"domid": self.domid, "name": self.name, "pages": self.nr_pages, "vcpus": len(self.vcpus), "state": state}
+        return {
+            "domid": self.domid,
+            "name": self.name,
+            "pages": self.nr_pages,
+            "vcpus": len(self.vcpus),
+            "state": state,
+        }

@@ -246,7 +246,7 @@ class _ElfFile:
         entry = self.entry if said.entry is None else said.entry
         if virt_base & PAGE_MASK:
             raise ImageError(f"VIRT_BASE {virt_base:#x} is not the start of a page")
-        if not _guest_range(virt_base, end):
+        if not is_guest_range(virt_base, end):
             raise ImageError(f"the kernel at {virt_base + start:#x} reaches into addresses that are not a guest's")
         if not virt_base + start <= entry <= virt_base + end:
             raise ImageError(f"the entry point {entry:#x} is outside the kernel")
@@ -274,7 +274,7 @@ class _ElfFile:
         return None
 
 
-def _guest_range(vaddr: int, size: int) -> bool:
+def is_guest_range(vaddr: int, size: int) -> bool:
     """Whether [vaddr, vaddr + size) is canonical, in one half of the address space, and not Xen's."""
     end = vaddr + size
     return end <= _CANONICAL_LOW_END or (vaddr >= HYPERVISOR_VIRT_END and end <= _U64 + 1)
@@ -284,6 +284,6 @@ def _usable_init_p2m(vaddr: int | None, virt_base: int) -> Vaddr | None:
     """INIT_P2M if it can be honoured, else None: the list then follows the kernel. Xen: xc_dom_build_image()."""
     if vaddr is None or vaddr >= virt_base or vaddr & PAGE_MASK:
         return None
-    if HYPERVISOR_VIRT_START <= vaddr < HYPERVISOR_VIRT_END or not _guest_range(vaddr, PAGE_SIZE):
+    if HYPERVISOR_VIRT_START <= vaddr < HYPERVISOR_VIRT_END or not is_guest_range(vaddr, PAGE_SIZE):
         raise ImageError(f"INIT_P2M {vaddr:#x} is not a guest's address")
     return Vaddr(vaddr)

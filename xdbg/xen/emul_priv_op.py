@@ -1,4 +1,4 @@
-"""Privileged instructions that a guest kernel executes at CPL 3: a #GP that Xen emulates. Xen: arch/x86/pv/emul-priv-op.c.
+"""Privileged instructions of a guest kernel: at CPL 3 a #GP, which Xen emulates. Xen: arch/x86/pv/emul-priv-op.c.
 
 Done here: in/out as far as the virtual IOPL allows (there is no hardware behind: reads are all ones), cli and sti (no
 effect: a PV guest masks by its upcall mask), clts, wbinvd, mov to and from CR0-CR4 and DR0-DR7, rdmsr, wrmsr, rdtsc,

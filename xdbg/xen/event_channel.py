@@ -20,6 +20,7 @@ from typing import Self
 
 from xdbg.abi.errno import Errno
 from xdbg.abi.event_channel import (
+    NR_VIRQS,
     EvtchnAllocUnbound,
     EvtchnBindInterdomain,
     EvtchnBindIpi,
@@ -33,7 +34,6 @@ from xdbg.abi.event_channel import (
     EvtchnStat,
     EvtchnStatus,
     EvtchnUnmask,
-    NR_VIRQS,
     Virq,
 )
 from xdbg.abi.frames import Maddr
@@ -168,12 +168,12 @@ def _clear_bit(domain: Domain, base: int, bit: int) -> bool:
 
 
 def is_pending(domain: Domain, port: int) -> bool:
-    """Whether the port's pending bit is set. Xen: evtchn_2l_is_pending()."""
+    """Whether the port's pending bit is set. Xen: evtchn_2l_is_pending."""
     return bool(domain.hv.ram.read_u64(domain.shared_info_maddr + _PENDING + (port >> 6) * 8) >> (port & 63) & 1)
 
 
 def is_masked(domain: Domain, port: int) -> bool:
-    """Whether the port's mask bit is set. Xen: evtchn_2l_is_masked()."""
+    """Whether the port's mask bit is set. Xen: evtchn_2l_is_masked."""
     return bool(domain.hv.ram.read_u64(domain.shared_info_maddr + _MASK + (port >> 6) * 8) >> (port & 63) & 1)
 
 
@@ -217,7 +217,7 @@ def _select(vcpu: Vcpu, port: int) -> bool:
 
 
 def mark_events_pending(vcpu: Vcpu) -> bool:
-    """Set `evtchn_upcall_pending` and wake the vcpu; whether it was clear. Xen: vcpu_mark_events_pending()."""
+    """Set `evtchn_upcall_pending` and wake the vcpu; whether it was clear. Xen: vcpu_mark_events_pending."""
     hv = vcpu.domain.hv
     if hv.ram.buffer[vcpu.vcpu_info + _UPCALL_PENDING] != 0:
         return False
@@ -230,7 +230,7 @@ def mark_events_pending(vcpu: Vcpu) -> bool:
 
 
 def set_pending(vcpu: Vcpu, port: int) -> None:
-    """Make a port of the vcpu's domain pending, for this vcpu. Xen: evtchn_port_set_pending(), evtchn_2l_set_pending()."""
+    """Make a port of the vcpu's domain pending, for this vcpu. Xen: evtchn_port_set_pending, evtchn_2l_set_pending."""
     domain = vcpu.domain
     base = domain.shared_info_maddr
     if not _set_bit(domain, base + _PENDING, port):
@@ -243,14 +243,14 @@ def set_pending(vcpu: Vcpu, port: int) -> None:
 
 
 def _check_pollers(domain: Domain, port: int) -> None:
-    """End the polls that wait for the port. As in Xen a poll for no port or for several ends with any. Xen: evtchn_check_pollers()."""
+    """End the polls that wait for the port. As in Xen a poll for no port or for several ends with any. Xen: evtchn_check_pollers."""
     for vcpu in domain.vcpus:
         if vcpu.polling is not None and (len(vcpu.polling) != 1 or vcpu.polling[0] == port):
             vcpu_unblock(vcpu)
 
 
 def unmask(domain: Domain, number: int) -> None:
-    """Clear the port's mask bit and deliver what it held back. Xen: evtchn_unmask(), evtchn_2l_unmask()."""
+    """Clear the port's mask bit and deliver what it held back. Xen: evtchn_unmask, evtchn_2l_unmask."""
     port = domain.event_channels.port(number)
     if port.state is EvtchnStat.CLOSED:
         return
@@ -270,21 +270,21 @@ def notify(domain: Domain, number: int) -> None:
 
 
 def send_guest_vcpu_virq(vcpu: Vcpu, virq: Virq) -> None:
-    """Raise a per-vcpu virtual interrupt; nothing happens unless the guest has bound it. Xen: send_guest_vcpu_virq()."""
+    """Raise a per-vcpu virtual interrupt; nothing happens unless the guest has bound it. Xen: send_guest_vcpu_virq."""
     port = vcpu.virq_ports.get(virq, 0)
     if port:
         set_pending(vcpu, port)
 
 
 def send_guest_global_virq(domain: Domain, virq: Virq) -> None:
-    """Raise a virtual interrupt of the domain, on the vcpu that its port notifies. Xen: send_guest_global_virq()."""
+    """Raise a virtual interrupt of the domain, on the vcpu that its port notifies. Xen: send_guest_global_virq."""
     port = domain.vcpus[0].virq_ports.get(virq, 0) if domain.vcpus else 0
     if port:
         set_pending(domain.vcpus[domain.event_channels.ports[port].vcpu_id], port)
 
 
 def virq_is_global(virq: int) -> bool:
-    """Whether a VIRQ exists once in a domain, not once a vcpu. Xen: virq_is_global()."""
+    """Whether a VIRQ exists once in a domain, not once a vcpu. Xen: virq_is_global."""
     return virq not in _PER_VCPU_VIRQS
 
 
@@ -316,14 +316,14 @@ def _own_domain(vcpu: Vcpu, domid: int) -> Domain:
 
 
 def alloc_unbound(domain: Domain, remote_domid: int) -> int:
-    """A port that `remote_domid` may bind to. Xen: evtchn_alloc_unbound()."""
+    """A port that `remote_domid` may bind to. Xen: evtchn_alloc_unbound."""
     number = domain.event_channels.free_port()
     domain.event_channels.ports[number] = Port(EvtchnStat.UNBOUND, remote_domid=remote_domid)
     return number
 
 
 def bind_interdomain(vcpu: Vcpu, remote_domid: int, remote_port: int) -> int:
-    """The local port of a new channel to a port that waits for this domain. Xen: evtchn_bind_interdomain()."""
+    """The local port of a new channel to a port that waits for this domain. Xen: evtchn_bind_interdomain."""
     domain = vcpu.domain
     channels = domain.event_channels
     if remote_domid == BACKEND_DOMID and remote_domid not in domain.hv.domains:
@@ -347,7 +347,7 @@ def bind_interdomain(vcpu: Vcpu, remote_domid: int, remote_port: int) -> int:
 
 
 def bind_virq(domain: Domain, virq: int, vcpu_id: int) -> int:
-    """A port for a virtual interrupt of a vcpu. Xen: evtchn_bind_virq()."""
+    """A port for a virtual interrupt of a vcpu. Xen: evtchn_bind_virq."""
     if virq >= NR_VIRQS or (virq_is_global(virq) and vcpu_id != 0):
         raise HypercallError(Errno.EINVAL)
     vcpu = _vcpu_of(domain, vcpu_id)
@@ -360,7 +360,7 @@ def bind_virq(domain: Domain, virq: int, vcpu_id: int) -> int:
 
 
 def bind_ipi(domain: Domain, vcpu_id: int) -> int:
-    """A port by which a domain notifies one of its own vcpus. Xen: evtchn_bind_ipi()."""
+    """A port by which a domain notifies one of its own vcpus. Xen: evtchn_bind_ipi."""
     _vcpu_of(domain, vcpu_id)
     number = domain.event_channels.free_port()
     domain.event_channels.ports[number] = Port(EvtchnStat.IPI, vcpu_id)
@@ -368,12 +368,12 @@ def bind_ipi(domain: Domain, vcpu_id: int) -> int:
 
 
 def bind_pirq(pirq: int) -> int:
-    """No physical interrupt is permitted to an unprivileged domain. Xen: evtchn_bind_pirq()."""
+    """No physical interrupt is permitted to an unprivileged domain. Xen: evtchn_bind_pirq."""
     raise HypercallError(Errno.EINVAL if pirq >= NR_PIRQS else Errno.EPERM)
 
 
 def close(domain: Domain, number: int) -> None:
-    """Free a port; the far end of a channel is unbound again. Xen: evtchn_close(), evtchn_free()."""
+    """Free a port; the far end of a channel is unbound again. Xen: evtchn_close, evtchn_free()."""
     port = domain.event_channels.port(number)
     match port.state:
         case EvtchnStat.CLOSED:
@@ -397,7 +397,7 @@ def close(domain: Domain, number: int) -> None:
 
 
 def send(domain: Domain, number: int) -> None:
-    """Notify the far end of a port. An unbound one is no error: nobody is told. Xen: evtchn_send()."""
+    """Notify the far end of a port. An unbound one is no error: nobody is told. Xen: evtchn_send."""
     port = domain.event_channels.port(number)
     match port.state:
         case EvtchnStat.INTERDOMAIN if port.backend is not None:
@@ -413,7 +413,7 @@ def send(domain: Domain, number: int) -> None:
 
 
 def status(domain: Domain, query: EvtchnStatus) -> None:
-    """Fill in what a port is bound to. Xen: evtchn_status()."""
+    """Fill in what a port is bound to. Xen: evtchn_status."""
     port = domain.event_channels.port(query.port)
     query.status = port.state
     query.vcpu = port.vcpu_id
@@ -430,7 +430,7 @@ def status(domain: Domain, query: EvtchnStatus) -> None:
 
 
 def bind_vcpu(domain: Domain, number: int, vcpu_id: int) -> None:
-    """Let a port notify another vcpu; a per-vcpu VIRQ and an IPI stay where they are. Xen: evtchn_bind_vcpu()."""
+    """Let a port notify another vcpu; a per-vcpu VIRQ and an IPI stay where they are. Xen: evtchn_bind_vcpu."""
     _vcpu_of(domain, vcpu_id)
     port = domain.event_channels.port(number)
     match port.state:
@@ -443,14 +443,14 @@ def bind_vcpu(domain: Domain, number: int, vcpu_id: int) -> None:
 
 
 def reset(domain: Domain) -> None:
-    """Close all ports. Xen: evtchn_reset()."""
+    """Close all ports. Xen: evtchn_reset."""
     for number, port in enumerate(domain.event_channels.ports):
         if port.state is not EvtchnStat.CLOSED:
             close(domain, number)
 
 
 def destroy(domain: Domain) -> None:
-    """Close all ports of a domain that goes away, so that no far end points to it. Xen: evtchn_destroy()."""
+    """Close all ports of a domain that goes away, so that no far end points to it. Xen: evtchn_destroy."""
     reset(domain)
 
 

@@ -61,7 +61,10 @@ class BounceFrame:
 
 @dataclass(frozen=True, slots=True)
 class HandlerEntered:
-    """The return to the guest goes to `rip`. `kind`: "trap", "event", "syscall", "sysenter" or "failsafe"; `vector` for a trap."""
+    """The return to the guest goes to `rip`.
+
+    `kind`: "trap" (with its `vector`), "event", "syscall", "sysenter" or "failsafe".
+    """
 
     kind: str
     rip: Vaddr

@@ -1,7 +1,7 @@
 """What Xen does with each kind of exit: one match, nothing else.
 
-Exits that the guest did not cause (a deadline, a debugger's stop point) are no events of the guest: nothing is delivered
-on them, so that the points at which a guest is interrupted do not depend on who is looking.
+Exits that the guest did not cause (a deadline, a debugger's stop point) are no events of the guest: nothing is
+delivered on them, so that the points at which a guest is interrupted do not depend on who is looking.
 """
 
 from xdbg.abi.x86 import Vector

@@ -26,7 +26,7 @@ _U64 = (1 << 64) - 1
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One row: the handler, how many arguments it takes, which of them are 32 bits wide, and its one-line description."""
+    """One row: the handler, how many arguments it takes, which of them are 32 bits wide, and what it does in a line."""
 
     number: Hypercall
     handler: Handler
@@ -42,7 +42,7 @@ _UINT32 = frozenset({"cmd", "count", "set", "which", "cmd_type", "domid", "uint3
 
 
 def hypercall(number: Hypercall) -> Callable[[Handler], Handler]:
-    """Enter a handler in the table under its number. It returns the result, or None when it set the registers itself."""
+    """Enter a handler in the table under its number. It returns the result; None: it set the registers itself."""
 
     def enter(handler: Handler) -> Handler:
         names = list(inspect.signature(handler).parameters)[1:]

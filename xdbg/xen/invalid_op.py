@@ -1,7 +1,7 @@
 """Invalid opcodes that are meant for Xen: the forced-emulation prefix. Xen: arch/x86/pv/emul-inv-op.c.
 
-`ud2a; .ascii "xen"; cpuid` asks for Xen's view of CPUID where the hardware's can't be intercepted. Any other instruction
-behind the prefix is an invalid opcode at the `ud2a`.
+`ud2a; .ascii "xen"; cpuid` asks for Xen's view of CPUID where the hardware's can't be intercepted. Any other
+instruction behind the prefix is an invalid opcode at the `ud2a`.
 """
 
 from xdbg.abi.frames import Vaddr

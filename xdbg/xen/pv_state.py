@@ -98,7 +98,10 @@ def do_vm_assist(vcpu: Vcpu, cmd: int, uint32: int) -> int:
 
 @hypercall(Hypercall.SET_SEGMENT_BASE)
 def do_set_segment_base(vcpu: Vcpu, which: int, base: int) -> int:
-    """HYPERVISOR_set_segment_base(which, base): FS, GS of either mode, or the user's GS selector. Xen: do_set_segment_base()."""
+    """HYPERVISOR_set_segment_base(which, base): FS, GS of either mode, or the user's GS selector.
+
+    Xen: do_set_segment_base().
+    """
     cpu = vcpu.domain.hv.cpu
     if which != SegBase.GS_USER_SEL and not is_canonical(base):
         raise HypercallError(Errno.EINVAL)
@@ -138,8 +141,8 @@ def _load_user_gs(vcpu: Vcpu, selector: int) -> int:
 def do_multicall(vcpu: Vcpu, call_list: int, count: int) -> int | None:
     """HYPERVISOR_multicall(list, count): several hypercalls, each result in its entry. Xen: common/multicall.c.
 
-    A call that changes the flow (iret) ends the batch; one that blocks the vcpu does not: the rest is done, then the vcpu
-    waits. -EFAULT when an entry can't be read or its result can't be written.
+    A call that changes the flow (iret) ends the batch; one that blocks the vcpu does not: the rest is done, then the
+    vcpu waits. -EFAULT when an entry can't be read or its result can't be written.
     """
     for index in range(count):
         at = call_list + index * MulticallEntry.SIZE

@@ -13,7 +13,7 @@ from .vcpu import Vcpu
 
 
 def runstate_change(vcpu: Vcpu, state: Runstate, now_ns: int) -> None:
-    """The vcpu is in `state` from system time `now_ns` on. Xen: vcpu_runstate_change()."""
+    """The vcpu is in `state` from system time `now_ns` on. Xen: vcpu_runstate_change."""
     runstate = vcpu.runstate
     if runstate.state == state:
         return

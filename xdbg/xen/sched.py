@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from xdbg.abi.errno import Errno
 from xdbg.abi.event_channel import EvtchnStat
+from xdbg.abi.frames import Maddr
 from xdbg.abi.hypercalls import Hypercall
 from xdbg.abi.sched import SchedOp, SchedPoll, SchedRemoteShutdown, SchedShutdown, SchedWatchdog
 from xdbg.abi.shared_info import SharedInfo, VcpuInfo
@@ -16,7 +17,7 @@ from xdbg.abi.vcpu import Runstate
 
 from .domain import Domain
 from .events import MemoryWritten
-from .faults import GuestFault, HypercallError
+from .faults import HypercallError
 from .guest_access import address_ok, copy_from_guest, read_struct
 from .hypercall import hypercall
 from .runstate import runstate_change, update_runstate_area
@@ -29,6 +30,8 @@ MAX_POLL_PORTS: Final = 128
 """A poll for more is -EINVAL."""
 NR_WATCHDOGS: Final = 2
 """Watchdog timers of a domain. Xen: NR_DOMAIN_WATCHDOG_TIMERS."""
+TIME_SLICE_NS: Final = 10_000_000
+"""How long a vcpu keeps the CPU while others want it."""
 _SECOND_NS: Final = 1_000_000_000
 
 _UPCALL_PENDING = VcpuInfo.offset_of("evtchn_upcall_pending")
@@ -37,22 +40,34 @@ _PENDING = SharedInfo.offset_of("evtchn_pending")
 
 
 def pick_vcpu(hv: "Hypervisor") -> Vcpu | None:
-    """The runnable vcpu whose turn is next after the current one, which comes last; None when all are idle."""
-    vcpus = [vcpu for domid in sorted(hv.domains) for vcpu in hv.domains[domid].vcpus]
-    start = next((i + 1 for i, vcpu in enumerate(vcpus) if vcpu is hv.current), 0)
-    for vcpu in vcpus[start:] + vcpus[:start]:
-        if vcpu.runnable:
-            return vcpu
-    return None
+    """Who has the CPU now; None when all are idle. The change is accounted for in the vcpus' run states.
 
-
-def context_switched(previous: Vcpu | None, following: Vcpu | None, now_ns: int) -> None:
-    """Account for the CPU going from one vcpu to another, or to or from idleness (None). Xen: sched_switch_units()."""
-    if previous is not None and previous is not following:
-        runstate_change(previous, idle_runstate(previous), now_ns)
-    if following is not None and following.runstate.state != Runstate.RUNNING:
+    The current vcpu keeps the CPU until its slice is over or it yields; then it is the last in the round.
+    Xen: schedule(), sched_switch_units().
+    """
+    current = hv.current
+    now_ns = hv.now()
+    if (
+        current is not None
+        and current.runstate.state == Runstate.RUNNING
+        and now_ns - current.runstate.since_ns < TIME_SLICE_NS
+        and current.runnable
+    ):
+        return current
+    following = _next_in_round(hv)
+    if current is not None and current is not following:
+        runstate_change(current, idle_runstate(current), now_ns)
+    if following is not None and (following is not current or following.runstate.state != Runstate.RUNNING):
         runstate_change(following, Runstate.RUNNING, now_ns)
         update_runstate_area(following)
+    return following
+
+
+def _next_in_round(hv: "Hypervisor") -> Vcpu | None:
+    """The first runnable vcpu after the current one, by domid and vcpu number."""
+    vcpus = [vcpu for domid in sorted(hv.domains) for vcpu in hv.domains[domid].vcpus]
+    start = next((i + 1 for i, vcpu in enumerate(vcpus) if vcpu is hv.current), 0)
+    return next((vcpu for vcpu in vcpus[start:] + vcpus[:start] if vcpu.runnable), None)
 
 
 def idle_runstate(vcpu: Vcpu) -> Runstate:
@@ -63,7 +78,7 @@ def idle_runstate(vcpu: Vcpu) -> Runstate:
 
 
 def vcpu_wake(vcpu: Vcpu) -> None:
-    """A reason for not running has gone: account for it. Xen: vcpu_wake()."""
+    """A reason for not running has gone: account for it. Xen: vcpu_wake."""
     if vcpu.runstate.state in (Runstate.BLOCKED, Runstate.OFFLINE):
         runstate_change(vcpu, idle_runstate(vcpu), vcpu.domain.hv.now())
 
@@ -75,7 +90,7 @@ def vcpu_sleep(vcpu: Vcpu) -> None:
 
 
 def vcpu_unblock(vcpu: Vcpu) -> None:
-    """End a block or a poll. Xen: vcpu_unblock()."""
+    """End a block or a poll. Xen: vcpu_unblock."""
     if not vcpu.blocked and vcpu.polling is None:
         return
     vcpu.blocked = False
@@ -85,13 +100,13 @@ def vcpu_unblock(vcpu: Vcpu) -> None:
 
 
 def vcpu_block(vcpu: Vcpu) -> None:
-    """Sleep until an upcall is due; not at all if one is. Xen: vcpu_block()."""
+    """Sleep until an upcall is due; not at all if one is. Xen: vcpu_block."""
     if not events_need_delivery(vcpu):
         vcpu.blocked = True
 
 
 def events_need_delivery(vcpu: Vcpu) -> bool:
-    """Whether an upcall is pending and not masked. Xen: local_events_need_delivery()."""
+    """Whether an upcall is pending and not masked. Xen: local_events_need_delivery."""
     buffer = vcpu.domain.hv.ram.buffer
     return buffer[vcpu.vcpu_info + _UPCALL_PENDING] != 0 and buffer[vcpu.vcpu_info + _UPCALL_MASK] == 0
 
@@ -99,10 +114,10 @@ def events_need_delivery(vcpu: Vcpu) -> bool:
 def _enable_events(vcpu: Vcpu) -> None:
     """Clear the upcall mask. Xen: local_event_delivery_enable()."""
     hv = vcpu.domain.hv
-    maddr = vcpu.vcpu_info + _UPCALL_MASK
+    maddr = Maddr(vcpu.vcpu_info + _UPCALL_MASK)
     hv.ram.buffer[maddr] = 0
     if hv.observer is not None:
-        hv.observer.observe(vcpu, MemoryWritten(maddr, 1))  # type: ignore[arg-type]
+        hv.observer.observe(vcpu, MemoryWritten(maddr, 1))
 
 
 def poll(vcpu: Vcpu, ports: int, nr_ports: int, timeout_ns: int) -> None:
@@ -136,14 +151,20 @@ def port_is_pending(domain: Domain, number: int) -> bool:
     return bool(word >> (number & 63) & 1)
 
 
-def shutdown(domain: Domain, code: int) -> None:
-    """The domain shuts itself down; a code that was latched before wins. Xen: domain_shutdown()."""
+def vcpu_yield(vcpu: Vcpu) -> None:
+    """Give the rest of the slice away. Xen: vcpu_yield."""
+    runstate_change(vcpu, Runstate.RUNNABLE, vcpu.domain.hv.now())
+
+
+def shutdown(vcpu: Vcpu, code: int) -> None:
+    """The vcpu's domain shuts down; a code that was latched before wins. Xen: domain_shutdown."""
+    domain = vcpu.domain
     latched = domain.event_channels.latched_shutdown_code
-    domain.hv.shutdown_domain(domain, code if latched is None else latched)
+    domain.hv.shutdown_domain(vcpu, code if latched is None else latched)
 
 
 def watchdog(domain: Domain, number: int, timeout_s: int) -> int:
-    """Start (number 0; its number is returned), renew or stop (0 s) a watchdog. Xen: domain_watchdog()."""
+    """Start (number 0; its number is returned), renew or stop (0 s) a watchdog. Xen: domain_watchdog."""
     deadlines = domain.event_channels.watchdogs_ns
     deadline_ns = domain.hv.now() + timeout_s * _SECOND_NS
     if number > NR_WATCHDOGS:
@@ -169,12 +190,12 @@ def do_sched_op(vcpu: Vcpu, cmd: int, arg: int) -> int:
     domain = vcpu.domain
     match cmd:
         case SchedOp.YIELD:
-            return 0
+            vcpu_yield(vcpu)
         case SchedOp.BLOCK:
             _enable_events(vcpu)
             vcpu_block(vcpu)
         case SchedOp.SHUTDOWN:
-            shutdown(domain, read_struct(vcpu, arg, SchedShutdown).reason & 0xFF)
+            shutdown(vcpu, read_struct(vcpu, arg, SchedShutdown).reason & 0xFF)
         case SchedOp.SHUTDOWN_CODE:
             code = read_struct(vcpu, arg, SchedShutdown).reason & 0xFF
             if domain.event_channels.latched_shutdown_code is None:
@@ -201,12 +222,12 @@ def do_sched_op_compat(vcpu: Vcpu, cmd: int, arg: int) -> int:
     """HYPERVISOR_sched_op_compat(cmd, arg): yield, block and shut down, the code being `arg` itself. Xen: common/compat/xlat.c."""
     match cmd:
         case SchedOp.YIELD:
-            return 0
+            vcpu_yield(vcpu)
         case SchedOp.BLOCK:
             _enable_events(vcpu)
             vcpu_block(vcpu)
         case SchedOp.SHUTDOWN:
-            shutdown(vcpu.domain, arg & 0xFF)
+            shutdown(vcpu, arg & 0xFF)
         case _:
             raise HypercallError(Errno.ENOSYS)
     return 0

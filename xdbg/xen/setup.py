@@ -7,7 +7,8 @@ How it is run, from above::
     hv.handle(vcpu, exit)           # Xen's part; what is pending is delivered
 
 A debugger looks at `exit` between the second and the third line. Time is the instruction count: one instruction, one
-nanosecond, one tick of the TSC. When every vcpu waits, time jumps to the next timer. Nothing here knows the host's clock.
+nanosecond, one tick of the TSC. When every vcpu waits, time jumps to the next timer. Nothing here knows the host's
+clock.
 """
 
 from enum import Enum
@@ -70,6 +71,9 @@ class Hypervisor:
         self.idt = Idt(self.ram, self.heap.alloc(DOMID_XEN))
         self.domains: dict[int, Domain] = {}
         self.current: Vcpu | None = None
+        """The vcpu whose registers are in the CPU; it keeps them there while nobody else runs."""
+        self.running: Vcpu | None = None
+        """The vcpu that has the CPU; None while all wait."""
         self.next_tick_ns = TICK_NS
 
     # -- domains
@@ -98,16 +102,15 @@ class Hypervisor:
 
     def crash_domain(self, vcpu: Vcpu, reason: str) -> None:
         """End a domain that can't go on; it stays readable. Xen: domain_crash()."""
-        self.shutdown_domain(vcpu, Shutdown.CRASH, reason)
+        self.shutdown_domain(vcpu.domain, Shutdown.CRASH, reason)
 
-    def shutdown_domain(self, vcpu: Vcpu, code: int, reason: str = "") -> None:
-        """End the vcpu's domain with a SHUTDOWN_* code. Its memory and registers stay as they are."""
-        domain = vcpu.domain
+    def shutdown_domain(self, domain: Domain, code: int, reason: str = "") -> None:
+        """End a domain with a SHUTDOWN_* code. Its memory and registers stay as they are."""
         if domain.shutdown_code is None:
             domain.shutdown_code = code
             domain.shutdown_reason = reason
             if self.observer is not None:
-                self.observer.observe(vcpu, DomainShutdown(code, reason))
+                self.observer.observe(domain.vcpus[0], DomainShutdown(code, reason))
 
     # -- time
 
@@ -132,17 +135,23 @@ class Hypervisor:
         """
         while True:
             now = self.now()
+            interrupted = now >= self.next_tick_ns
             due = timer.next_deadline_ns(self)
             if due is not None and due <= now:
                 timer.run_timers(self, now)
-            vcpu = sched.pick_vcpu(self)
+                interrupted = True
+            vcpu = self.current
+            if vcpu is None or interrupted or not vcpu.runnable:
+                vcpu = sched.pick_vcpu(self)
+                self._account(vcpu, now)
             if vcpu is None:
                 due = timer.next_deadline_ns(self)
                 if due is None:
                     return None
                 self.cpu.tsc_offset += max(0, due - now)
                 continue
-            if now >= self.next_tick_ns:
+            if interrupted:
+                # An interrupt of Xen's own: its way back is a return to the guest like any other.
                 self.next_tick_ns = now - now % TICK_NS + TICK_NS
                 vcpu.check_events = True
             if vcpu is not self.current:
@@ -154,6 +163,12 @@ class Hypervisor:
                     self.crash_domain(vcpu, crash.reason)
                     continue
             return vcpu
+
+    def _account(self, vcpu: Vcpu | None, now: int) -> None:
+        """The CPU goes from `running` to `vcpu` (None: idleness): runstates change."""
+        if vcpu is not self.running:
+            sched.context_switched(self.running, vcpu, now)
+            self.running = vcpu
 
     def switch_to(self, vcpu: Vcpu) -> None:
         """Put a vcpu's registers into the CPU, the former current one's into its `context`."""

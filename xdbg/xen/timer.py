@@ -8,6 +8,7 @@ What is due at the same moment fires in the order of time, domain, vcpu and kind
 """
 
 from collections.abc import Iterator
+from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
 from xdbg.abi.event_channel import Virq
@@ -30,9 +31,17 @@ FAR_FUTURE_NS: Final = 1 << 50
 OVERFLOW_TIMEOUT_NS: Final = 100_000_000
 """... and fires after this instead."""
 
-_SINGLESHOT, _PERIODIC, _POLL, _WATCHDOG = range(4)
 
-_Due = tuple[int, int, int, int]
+class _Kind(IntEnum):
+    """What a running timer is; in the order in which they fire at one moment."""
+
+    SINGLESHOT = 0
+    PERIODIC = 1
+    POLL = 2
+    WATCHDOG = 3
+
+
+_Due = tuple[int, int, int, _Kind]
 """(system time, domid, vcpu or watchdog, kind): sorts in the order of firing."""
 
 
@@ -43,21 +52,35 @@ def _timers(hv: "Hypervisor") -> Iterator[_Due]:
             continue
         for number, deadline_ns in enumerate(domain.event_channels.watchdogs_ns):
             if deadline_ns:
-                yield deadline_ns, domid, number, _WATCHDOG
+                yield deadline_ns, domid, number, _Kind.WATCHDOG
         for vcpu in domain.vcpus:
             timers = vcpu.timers
             if timers.singleshot_ns:
-                yield timers.singleshot_ns, domid, vcpu.vcpu_id, _SINGLESHOT
+                yield timers.singleshot_ns, domid, vcpu.vcpu_id, _Kind.SINGLESHOT
             if timers.periodic_period_ns and vcpu is hv.current and vcpu.runnable:
-                yield timers.periodic_next_ns, domid, vcpu.vcpu_id, _PERIODIC
-            if timers.poll_ns and vcpu.polling is not None:
-                yield timers.poll_ns, domid, vcpu.vcpu_id, _POLL
+                yield timers.periodic_next_ns, domid, vcpu.vcpu_id, _Kind.PERIODIC
+            if timers.poll_ns:
+                yield timers.poll_ns, domid, vcpu.vcpu_id, _Kind.POLL
 
 
 def next_deadline_ns(hv: "Hypervisor") -> int | None:
     """System time at which `run_timers` has something to do next; it may be past. None: never."""
-    first = min(_timers(hv), default=None)
-    return None if first is None else first[0]
+    first = None
+    for domain in hv.domains.values():
+        if domain.shutdown_code is not None:
+            continue
+        for deadline_ns in domain.event_channels.watchdogs_ns:
+            if deadline_ns and (first is None or deadline_ns < first):
+                first = deadline_ns
+        for vcpu in domain.vcpus:
+            timers = vcpu.timers
+            if timers.singleshot_ns and (first is None or timers.singleshot_ns < first):
+                first = timers.singleshot_ns
+            if timers.poll_ns and (first is None or timers.poll_ns < first):
+                first = timers.poll_ns
+            if timers.periodic_period_ns and vcpu is hv.current and vcpu.runnable:
+                first = timers.periodic_next_ns if first is None else min(first, timers.periodic_next_ns)
+    return first
 
 
 def run_timers(hv: "Hypervisor", now_ns: int) -> None:
@@ -69,22 +92,22 @@ def run_timers(hv: "Hypervisor", now_ns: int) -> None:
             _fire(domain, number, kind, now_ns)
 
 
-def _fire(domain: Domain, number: int, kind: int, now_ns: int) -> None:
+def _fire(domain: Domain, number: int, kind: _Kind, now_ns: int) -> None:
     match kind:
-        case 0:
+        case _Kind.SINGLESHOT:
             domain.vcpus[number].timers.singleshot_ns = 0
             send_timer_event(domain.vcpus[number])
-        case 1:
+        case _Kind.PERIODIC:
             _tick(domain.vcpus[number], now_ns)
-        case 2:
+        case _Kind.POLL:
             vcpu_unblock(domain.vcpus[number])
-        case _:
+        case _Kind.WATCHDOG:
             domain.event_channels.watchdogs_ns[number] = 0
-            shutdown(domain, Shutdown.WATCHDOG)
+            shutdown(domain.vcpus[0], Shutdown.WATCHDOG)
 
 
 def send_timer_event(vcpu: Vcpu) -> None:
-    """VIRQ_TIMER to the vcpu. Xen: send_timer_event()."""
+    """VIRQ_TIMER to the vcpu. Xen: send_timer_event."""
     send_guest_vcpu_virq(vcpu, Virq.TIMER)
 
 

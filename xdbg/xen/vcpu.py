@@ -1,6 +1,7 @@
 """A virtual CPU: what Xen keeps of it beside the registers. Xen: struct vcpu, struct pv_vcpu.
 
-While a vcpu is current its registers live in the one physical CPU; otherwise in `context`. Everything here is plain data.
+While a vcpu is current its registers live in the one physical CPU; otherwise in `context`. Everything here is plain
+data.
 """
 
 from dataclasses import dataclass, field

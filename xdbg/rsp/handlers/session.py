@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from xdbg.rsp import table
 from xdbg.rsp.packets import Anything, Bare, OptionalProcess, Process, Supported
-from xdbg.rsp.replies import Empty, ExitReply, Ok, Reply, Text
+from xdbg.rsp.replies import Empty, Ok, Reply, Text
 from xdbg.rsp.table import packet
 from xdbg.rsp.target import Processes, Target
 
@@ -95,13 +95,3 @@ def kill(conn: Connection, target: Target, request: Anything) -> None:
     """Ends the target and the session; has no answer."""
     del target, request
     conn.leave(killed=True)
-
-
-@packet(b"qTStatus", Bare)
-def trace_status(conn: Connection, target: Target, request: Bare) -> Reply:
-    """No tracepoints; any other answer makes gdb ask again after each command."""
-    del conn, target, request
-    return Empty()
-
-
-_ = ExitReply

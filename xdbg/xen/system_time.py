@@ -29,7 +29,7 @@ _TIME = VcpuInfo.offset_of("time")
 
 
 def time_info(vcpu: Vcpu) -> VcpuTimeInfo:
-    """The record for `now`; its version is 0. Xen: collect_time_info()."""
+    """The record for `now`; its version is 0. Xen: collect_time_info."""
     now_ns = vcpu.domain.hv.now()
     info = VcpuTimeInfo()
     info.tsc_timestamp = now_ns

@@ -1,0 +1,40 @@
+"""xdbg debug: a domain and a gdb attached to it, in one command."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import click
+
+from xdbg.session.console import Terminal
+from xdbg.session.gdb_child import debug_with_child
+
+from .options import UsageFailure, domain_options, launch_domain
+
+
+@click.command("debug")
+@domain_options
+@click.option("--gdb-program", default="gdb", show_default=True, help="The gdb to start.")
+@click.argument("gdb_args", nargs=-1, type=click.UNPROCESSED)
+def command(
+    kernel: str,
+    modules: tuple[Path, ...],
+    append: str,
+    memory: int,
+    gdb_program: str,
+    gdb_args: tuple[str, ...],
+) -> None:
+    """Serve the domain of KERNEL and start gdb attached to it; GDB_ARGS (after --) are gdb's.
+
+    The domain's console goes to stderr. The exit status is gdb's.
+    """
+    program = shutil.which(gdb_program)
+    if program is None:
+        raise UsageFailure(f"{gdb_program}: no such program; it can be named by --gdb-program")
+    # A mistake in the domain's options is told before gdb clears the screen.
+    launch_domain(kernel, modules, append, memory)
+    sys.exit(
+        debug_with_child(
+            lambda: launch_domain(kernel, modules, append, memory), Terminal(sys.stderr.buffer), program, gdb_args
+        )
+    )

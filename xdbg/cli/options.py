@@ -1,0 +1,79 @@
+"""What the commands that start a domain have in common: KERNEL and its options, and their errors."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from xdbg.session.launch import MIB, Launch, Launched, LaunchError, launch
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_UNITS = {"": MIB, "k": 1 << 10, "m": MIB, "g": 1 << 30}
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+
+
+class MemorySize(click.ParamType):
+    """An amount of memory: `128M`, `1G`; a bare number is in MiB. In bytes."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Bytes."""
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"(\d+)([kmg]?)(?:i?b)?", str(value).lower())
+        if found is None:
+            self.fail(f"{value!r} is no amount of memory such as 128M", param, ctx)
+        return int(found[1]) * _UNITS[found[2]]
+
+
+class UsageFailure(click.ClickException):
+    """A mistake of the user's: one line, exit status 2."""
+
+    exit_code = EXIT_USAGE
+
+
+def domain_options(command: F) -> F:
+    """KERNEL and the options that describe its domain."""
+    for decorate in reversed(
+        (
+            click.argument("kernel"),
+            click.option(
+                "--module",
+                "modules",
+                multiple=True,
+                type=click.Path(path_type=Path),
+                help="A module or initial RAM disk for the kernel; may be repeated.",
+            ),
+            click.option("--append", default="", metavar="TEXT", help="The kernel's command line."),
+            click.option("--memory", type=MemorySize(), default="128M", show_default=True, help="The domain's memory."),
+        )
+    ):
+        command = decorate(command)
+    return command
+
+
+def limit_options(command: F) -> F:
+    """Options that end a run."""
+    for decorate in reversed(
+        (
+            click.option(
+                "--max-instructions", type=click.IntRange(min=0), metavar="N", help="Stop after N instructions."
+            ),
+            click.option("--timeout", type=click.FloatRange(min=0), metavar="S", help="Stop after S seconds."),
+        )
+    ):
+        command = decorate(command)
+    return command
+
+
+def launch_domain(kernel: str, modules: tuple[Path, ...], append: str, memory: int) -> Launched:
+    """The domain that the options describe; a mistake in them ends the command with one line."""
+    try:
+        return launch(Launch(kernel, tuple(modules), append, memory))
+    except LaunchError as error:
+        raise UsageFailure(str(error)) from error

@@ -1,0 +1,48 @@
+"""xdbg run: a domain from its first instruction to its end."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from xdbg.session.console import Terminal
+from xdbg.session.launch import Launched
+from xdbg.session.run import Outcome, run_to_end
+
+from .options import domain_options, launch_domain, limit_options
+
+EXIT_STATUS = {Outcome.POWERED_OFF: 0, Outcome.CRASHED: 3, Outcome.LIMIT: 124, Outcome.STUCK: 124}
+
+
+def report(launched: Launched, outcome: Outcome) -> int:
+    """Say on stderr how it ended, unless it just powered off; the exit status."""
+    match outcome:
+        case Outcome.CRASHED:
+            reason = launched.domain.shutdown_reason or "it asked for SHUTDOWN_crash"
+            click.echo(f"xdbg: the domain crashed: {reason}", err=True)
+        case Outcome.LIMIT | Outcome.STUCK:
+            click.echo(f"xdbg: {outcome.value} after {launched.hv.cpu.count} instructions", err=True)
+        case Outcome.POWERED_OFF:
+            pass
+    return EXIT_STATUS[outcome]
+
+
+@click.command("run")
+@domain_options
+@limit_options
+def command(
+    kernel: str,
+    modules: tuple[Path, ...],
+    append: str,
+    memory: int,
+    max_instructions: int | None,
+    timeout: float | None,
+) -> None:
+    """Run the domain of KERNEL, a bundled guest's name or a PV64 ELF kernel.
+
+    The console is stdout and stdin. Exit status: 0 the domain powered off, 3 it crashed, 124 a limit was hit.
+    """
+    launched = launch_domain(kernel, modules, append, memory)
+    terminal = Terminal(sys.stdout.buffer, sys.stdin.fileno())
+    outcome = run_to_end(launched, terminal, max_instructions=max_instructions, timeout=timeout)
+    sys.exit(report(launched, outcome))

@@ -1,0 +1,306 @@
+"""One debugger's connection: bytes in, bytes out, and what the session must know in between. No I/O.
+
+The session feeds what it read from the socket to `receive`, sends what `data_to_send` hands out, and then looks at
+`state`. The target is called from within `receive` and from within `stop`.
+
+States:
+
+IDLE
+    The guest stands still, the client is in control. Each request is answered at once, in order, exactly once. The
+    interrupt byte is dropped: it crossed our stop reply on the way.
+RUNNING
+    A request has resumed the guest (`Resume.resume` has been called) and its answer is outstanding. The session runs
+    the guest until it has a reason to stop and then calls `stop`, which answers and makes the connection IDLE. Only the
+    interrupt byte is acted on (`Resume.interrupt`); requests that a client sends nevertheless wait for the stop. They
+    are answered inside `stop`, so the state may be RUNNING again when `stop` returns.
+DISCONNECTED
+    The client has left (`departure` says how) and is told nothing more, except what `data_to_send` still holds. Input
+    is ignored. The session closes the transport.
+
+Acknowledgements: until QStartNoAckMode each packet is acknowledged with ``+`` (or ``-`` when its checksum is wrong: the
+client sends it again), and ``-`` from the client repeats our last packet. Afterwards packets with a wrong checksum are
+dropped; the transport does not make any.
+
+Memory is bounded. When more than `OUTPUT_LIMIT` of answers wait to be sent, requests stay undecoded and `throttled` is
+true: send, then call ``receive(b"")``; don't read meanwhile. A client that sends more than `WAITING_LIMIT` while the
+guest runs, or is read on although throttled, is disconnected.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from enum import Enum
+from errno import E2BIG, ESRCH
+from typing import Final
+
+from xdbg.rsp import (
+    handlers,  # noqa: F401 - fills the packet table
+    table,
+)
+from xdbg.rsp.client import ClientFeatures
+from xdbg.rsp.framing import MAX_PAYLOAD, Decoder, Mark, escape, frame
+from xdbg.rsp.packets import Transfer
+from xdbg.rsp.replies import BinaryData, Error, Output, Reply, StopEvent, StopReply, encode
+from xdbg.rsp.target import File, Resume, Target, TargetError
+from xdbg.rsp.threadid import EVERY_THREAD, Thread, ThreadId
+
+OUTPUT_LIMIT: Final = 2 * MAX_PAYLOAD
+"""Bytes of answers beyond which no further request is looked at; one more reply fits behind it."""
+WAITING_LIMIT: Final = 4 * MAX_PAYLOAD
+"""Bytes of requests that may wait for a stop, or for room in the output."""
+_WAITING_PACKETS: Final = 4096
+_TEXT_PER_OUTPUT: Final = 4096
+
+
+class State(Enum):
+    """See the module's docstring."""
+
+    IDLE = "idle"
+    RUNNING = "running"
+    DISCONNECTED = "disconnected"
+
+
+class Departure(Enum):
+    """How a client left."""
+
+    DETACHED = "detached"  #: the guest shall go on without it
+    KILLED = "killed"  #: the guest shall end
+    LOST = "lost"  #: the transport broke; as detached, but the client may have left break points behind
+    FLOODED = "flooded"  #: we broke off: too much input
+
+
+class Connection:
+    """The protocol's server side for one client and one target."""
+
+    reply_limit: Final = MAX_PAYLOAD - 16
+    """Bytes that fit in a binary reply beside its prefix, as long as none must be escaped."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.capabilities = table.capabilities(target)
+        self.state = State.IDLE
+        self.departure: Departure | None = None
+        # What requests have set.
+        self.client = ClientFeatures()
+        self.extended = False
+        self.resumed: ThreadId = EVERY_THREAD
+        self.unlisted: list[Thread] = []
+        self.files: dict[int, File] = {}
+        self.file_system = 0
+        self._thread: Thread | None = None
+        self._document: tuple[str, str, bytes] | None = None
+        # The wire.
+        self._decoder = Decoder()
+        self._output: list[bytes] = []
+        self._output_size = 0
+        self._last_packet = b""
+        self._last_is_waiting = False
+        self._acknowledging = True
+        self._waiting: deque[bytes | None] = deque()  # None: a packet that was too long
+        self._waiting_size = 0
+
+    # The session's side.
+
+    def receive(self, data: bytes) -> None:
+        """Takes bytes from the client, in pieces of any size, and answers as many requests as there is room for."""
+        if self.state is State.DISCONNECTED:
+            return
+        if self.throttled and len(self._decoder) + len(data) > WAITING_LIMIT:
+            self._depart(Departure.FLOODED)
+            return
+        self._decoder.feed(data)
+        self._advance()
+
+    def data_to_send(self) -> bytes:
+        """All bytes for the client since the last call; they count as sent."""
+        data = b"".join(self._output)
+        self._output.clear()
+        self._output_size = 0
+        self._last_is_waiting = False
+        return data
+
+    @property
+    def throttled(self) -> bool:
+        """Whether requests may wait for room in the output; see the module's docstring."""
+        return self.state is State.IDLE and self._output_size > OUTPUT_LIMIT
+
+    def stop(self, event: StopEvent) -> None:
+        """The guest stands still: answers the request that resumed it. Only while RUNNING."""
+        assert self.state is State.RUNNING, "a stop without a request to answer"
+        self.state = State.IDLE
+        self._send(self.show_stop(event))
+        self._advance()
+
+    def output(self, text: str) -> bool:
+        """Shows text on the client's console. False: it can't be told now, since the guest does not run."""
+        if self.state is not State.RUNNING:
+            return False
+        self.show(text)
+        return True
+
+    def lose(self) -> None:
+        """The transport is gone."""
+        if self.state is not State.DISCONNECTED:
+            self._depart(Departure.LOST)
+
+    # The handlers' side.
+
+    def thread(self, pattern: ThreadId | None = None) -> Thread:
+        """The current thread, or the one that a pattern names. TargetError(ESRCH) when there is no such thread."""
+        if pattern is not None:
+            return self._resolve(pattern)
+        if self._thread is None:
+            self._thread = self._resolve(EVERY_THREAD)
+        return self._thread
+
+    def thread_if_any(self) -> Thread | None:
+        """The current thread; None when no process is attached."""
+        try:
+            return self.thread()
+        except TargetError:
+            return None
+
+    def select(self, pattern: ThreadId) -> None:
+        """Makes a thread the current one."""
+        self._thread = self._resolve(pattern)
+
+    def pids(self) -> list[int]:
+        """The attached processes, each once, in the target's order."""
+        return list(dict.fromkeys(info.thread.pid for info in self.target.threads()))
+
+    def forget(self, pid: int) -> None:
+        """A process has left the session."""
+        if self._thread is not None and self._thread.pid == pid:
+            self._thread = None
+        self._document = None
+
+    def show_stop(self, event: StopEvent) -> StopEvent:
+        """Notes that the client is told of a stop: it takes the thread named there for the current one."""
+        self._thread = event.thread if isinstance(event, StopReply) else None
+        self._document = None
+        return event
+
+    def run(self) -> None:
+        """The target has been resumed; `stop` will answer."""
+        self.state = State.RUNNING
+
+    def leave(self, *, killed: bool) -> None:
+        """The client ends the session."""
+        self._depart(Departure.KILLED if killed else Departure.DETACHED)
+
+    def stop_acknowledging(self) -> None:
+        """QStartNoAckMode."""
+        self._acknowledging = False
+
+    def show(self, text: str) -> None:
+        """Sends console text in pieces that any client takes."""
+        for start in range(0, len(text), _TEXT_PER_OUTPUT):
+            self._send(Output(text[start : start + _TEXT_PER_OUTPUT]))
+
+    def transfer(self, name: str, request: Transfer, produce: Callable[[], bytes]) -> Reply:
+        """A piece of a document, ``m`` before it, or ``l`` if it is the last.
+
+        The document is made when its beginning is asked for, and stays the same until its end has been read.
+        """
+        if request.offset == 0 or self._document is None or self._document[:2] != (name, request.annex):
+            self._document = (name, request.annex, produce())
+        document = self._document[2]
+        data = self.fitting(document[request.offset : request.offset + min(request.length, self.reply_limit)])
+        more = request.offset + len(data) < len(document)
+        return BinaryData(b"m" if more else b"l", data)
+
+    def fitting(self, data: bytes) -> bytes:
+        """As much of the beginning of `data` as fits in one reply when escaped."""
+        while len(data) > self.reply_limit // 2 and len(escape(data)) > self.reply_limit:
+            data = data[: len(data) * 3 // 4]
+        return data
+
+    # Inside.
+
+    def _resolve(self, pattern: ThreadId) -> Thread:
+        exact = pattern.exact()
+        if exact is not None:
+            if self.target.is_alive(exact):
+                return exact
+        elif self._thread is not None and pattern.matches(self._thread) and self.target.is_alive(self._thread):
+            return self._thread
+        else:
+            for info in self.target.threads():
+                if pattern.matches(info.thread):
+                    return info.thread
+        raise TargetError(ESRCH, "no such thread")
+
+    def _depart(self, departure: Departure) -> None:
+        self.state = State.DISCONNECTED
+        self.departure = departure
+        self.files.clear()
+        self._waiting.clear()
+        self._decoder = Decoder()
+
+    def _advance(self) -> None:
+        """Acts on what has been received, as far as the state and the room in the output allow."""
+        while self.state is not State.DISCONNECTED and not self.throttled:
+            if self._waiting and self.state is State.IDLE:
+                payload = self._waiting.popleft()
+                self._waiting_size -= len(payload or b"")
+                self._answer(payload)
+                continue
+            match self._decoder.next():
+                case None:
+                    return
+                case bytes(payload):
+                    self._acknowledge(b"+")
+                    self._take(payload)
+                case Mark.OVERSIZED:
+                    self._acknowledge(b"+")
+                    self._take(None)
+                case Mark.BAD_CHECKSUM:
+                    self._acknowledge(b"-")
+                case Mark.ACK:
+                    self._last_packet = b""
+                case Mark.NAK:
+                    self._repeat()
+                case Mark.INTERRUPT:
+                    if self.state is State.RUNNING and isinstance(self.target, Resume):
+                        self.target.interrupt()
+
+    def _take(self, payload: bytes | None) -> None:
+        if self.state is State.IDLE:
+            self._answer(payload)
+            return
+        self._waiting.append(payload)
+        self._waiting_size += len(payload or b"")
+        if self._waiting_size > WAITING_LIMIT or len(self._waiting) > _WAITING_PACKETS:
+            self._depart(Departure.FLOODED)
+
+    def _answer(self, payload: bytes | None) -> None:
+        if payload is None:
+            self._send(Error(E2BIG, f"packets have at most {MAX_PAYLOAD} bytes"))
+            return
+        row = table.find(payload)
+        if row is None or row.capability not in self.capabilities:
+            self._send(table.NOT_SUPPORTED)
+            return
+        reply = row.answer(self, self.target, payload)
+        if reply is not None:
+            self._send(reply)
+
+    def _send(self, reply: Reply) -> None:
+        packet = frame(encode(reply, self.client))
+        if self._acknowledging:
+            self._last_packet = packet
+            self._last_is_waiting = True
+        self._emit(packet)
+
+    def _acknowledge(self, mark: bytes) -> None:
+        if self._acknowledging:
+            self._emit(mark)
+
+    def _repeat(self) -> None:
+        """The client could not read our last packet. It is not piled up: what waits to be sent is not sent twice."""
+        if self._acknowledging and self._last_packet and not self._last_is_waiting:
+            self._last_is_waiting = True
+            self._emit(self._last_packet)
+
+    def _emit(self, data: bytes) -> None:
+        self._output.append(data)
+        self._output_size += len(data)

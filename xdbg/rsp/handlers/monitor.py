@@ -1,0 +1,32 @@
+"""qRcmd: commands that a user types behind ``monitor``."""
+
+# mypy: disable-error-code="type-abstract"
+# (the packet table is given protocols as capabilities; it never makes instances)
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from xdbg.rsp.packets import MonitorCommand
+from xdbg.rsp.replies import Ok, Reply
+from xdbg.rsp.table import packet
+from xdbg.rsp.target import Monitor, TargetError
+
+if TYPE_CHECKING:
+    from xdbg.rsp.connection import Connection
+
+
+@packet(b"qRcmd,", MonitorCommand, Monitor)
+def monitor(conn: Connection, target: Monitor, request: MonitorCommand) -> Reply:
+    """Runs a command of the target; its output comes first, then the answer.
+
+    A client that takes no text in errors is shown the error's text as output.
+    """
+    try:
+        for text in target.monitor(conn.thread_if_any(), request.command):
+            conn.show(text)
+    except TargetError as error:
+        if error.text and not conn.client.error_message:
+            conn.show(f"{error.text}\n")
+        raise
+    return Ok()

@@ -1,0 +1,42 @@
+"""Registers: the whole block and one at a time."""
+
+# mypy: disable-error-code="type-abstract"
+# (the packet table is given protocols as capabilities; it never makes instances)
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from xdbg.rsp.packets import ReadRegister, ReadRegisters, WriteRegister, WriteRegisters
+from xdbg.rsp.replies import HexData, Ok, Reply
+from xdbg.rsp.table import packet
+from xdbg.rsp.target import Target
+
+if TYPE_CHECKING:
+    from xdbg.rsp.connection import Connection
+
+
+@packet(b"g", ReadRegisters)
+def read_registers(conn: Connection, target: Target, request: ReadRegisters) -> Reply:
+    """The register block of the current thread."""
+    return HexData(target.read_registers(conn.thread(request.pattern)))
+
+
+@packet(b"G", WriteRegisters)
+def write_registers(conn: Connection, target: Target, request: WriteRegisters) -> Reply:
+    """Sets the register block."""
+    target.write_registers(conn.thread(request.pattern), request.block)
+    return Ok()
+
+
+@packet(b"p", ReadRegister)
+def read_register(conn: Connection, target: Target, request: ReadRegister) -> Reply:
+    """One register by number, those outside of the block too."""
+    return HexData(target.read_register(conn.thread(request.pattern), request.regnum))
+
+
+@packet(b"P", WriteRegister)
+def write_register(conn: Connection, target: Target, request: WriteRegister) -> Reply:
+    """Sets one register."""
+    target.write_register(conn.thread(request.pattern), request.regnum, request.value)
+    return Ok()

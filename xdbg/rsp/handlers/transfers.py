@@ -1,0 +1,40 @@
+"""qXfer: documents that the client reads in pieces."""
+
+# mypy: disable-error-code="type-abstract"
+# (the packet table is given protocols as capabilities; it never makes instances)
+
+from __future__ import annotations
+
+from errno import ENOENT
+from typing import TYPE_CHECKING
+
+from xdbg.rsp.packets import Transfer
+from xdbg.rsp.replies import Reply
+from xdbg.rsp.table import packet
+from xdbg.rsp.target import Auxv, Description, ExecFile, TargetError
+
+if TYPE_CHECKING:
+    from xdbg.rsp.connection import Connection
+
+
+@packet(b"qXfer:features:read:", Transfer, Description, feature="qXfer:features:read+")
+def read_description(conn: Connection, target: Description, request: Transfer) -> Reply:
+    """The target description: architecture and registers."""
+    return conn.transfer("features", request, lambda: target.target_xml(request.annex))
+
+
+@packet(b"qXfer:exec-file:read:", Transfer, ExecFile, feature="qXfer:exec-file:read+")
+def read_exec_file(conn: Connection, target: ExecFile, request: Transfer) -> Reply:
+    """The path of the program that a process runs; the client reads it by vFile."""
+    try:
+        pid = int(request.annex, 16) if request.annex else conn.thread().pid
+    except ValueError:
+        raise TargetError(ENOENT, "the annex is a process number") from None
+    return conn.transfer("exec-file", request, lambda: target.exec_file(pid).encode(errors="surrogateescape"))
+
+
+@packet(b"qXfer:auxv:read:", Transfer, Auxv, feature="qXfer:auxv:read+")
+def read_auxv(conn: Connection, target: Auxv, request: Transfer) -> Reply:
+    """The auxiliary vector of the current thread's process: where its program was loaded."""
+    thread = conn.thread()
+    return conn.transfer(f"auxv {thread.pid}", request, lambda: target.auxv(thread))

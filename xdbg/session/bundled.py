@@ -1,0 +1,56 @@
+"""The guests that come with xdbg: folders of `guests/`, built into `build/guests/`."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+_ROOT = Path(__file__).resolve().parent.parent.parent
+_SOURCES = _ROOT / "guests"
+_BUILD = _ROOT / "build" / "guests"
+_COMMENT = re.compile(r"/\*+(.*?)\*/", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class BundledGuest:
+    """A guest: its name, what its first comment says of it in one sentence, its kernel, and the modules it wants."""
+
+    name: str
+    summary: str
+    kernel: Path
+    modules: tuple[Path, ...]
+
+    @property
+    def built(self) -> bool:
+        """Whether the kernel is there."""
+        return self.kernel.is_file()
+
+
+def bundled_guests() -> list[BundledGuest]:
+    """All of them, by name; none where xdbg was installed without its source tree."""
+    return [_guest(source.parent) for source in sorted(_SOURCES.glob("*/main.c"))]
+
+
+def find_guest(name: str) -> BundledGuest | None:
+    """The bundled guest of that name."""
+    return next((guest for guest in bundled_guests() if guest.name == name), None)
+
+
+def _guest(folder: Path) -> BundledGuest:
+    archive = _BUILD / f"{folder.name}.archive"
+    has_programs = (folder / "programs").is_dir()
+    return BundledGuest(
+        folder.name,
+        _summary((folder / "main.c").read_text(encoding="utf-8")),
+        _BUILD / f"{folder.name}.elf",
+        (archive,) if has_programs else (),
+    )
+
+
+def _summary(source: str) -> str:
+    """The first sentence of the first comment."""
+    found = _COMMENT.search(source)
+    if found is None:
+        return ""
+    lines = [line.strip().lstrip("*").strip() for line in found[1].splitlines()]
+    text = " ".join(line for line in lines if line)
+    return re.split(r"(?<=[.!?])\s", text, maxsplit=1)[0]

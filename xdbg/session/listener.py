@@ -1,0 +1,199 @@
+"""Where debuggers come from: a TCP port on loopback, a unix socket, or our own stdin and stdout.
+
+`HOST:PORT`, `:PORT` and `PORT` name a TCP port (0: any free one), `unix:PATH` a socket in the file system, `stdio` the
+process's own descriptors, as `target remote | xdbg serve ... --gdb stdio` wants. Nothing but loopback is listened on
+unless another host is named.
+"""
+
+import os
+import socket
+import stat
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+DEFAULT_ADDRESS = "127.0.0.1:1234"
+_LOOPBACK = "127.0.0.1"
+_RECEIVE_SIZE = 1 << 18
+
+
+class AddressError(Exception):
+    """The address can't be served; one line that says why."""
+
+
+class Channel(Protocol):
+    """Two-way bytes with one debugger."""
+
+    def fileno(self) -> int:
+        """What to wait on for input."""
+
+    def receive(self) -> bytes:
+        """What has come, b"" when the other side has gone. Blocks if nothing is there."""
+
+    def send(self, data: bytes) -> None:
+        """Send all of it. Raises `OSError` when the other side has gone."""
+
+    def close(self) -> None:
+        """End it."""
+
+
+class SocketChannel:
+    """A connected socket."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        if connection.family != socket.AF_UNIX:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        return self._socket.fileno()
+
+    def receive(self) -> bytes:
+        """What has come; b"" also when the connection was reset."""
+        try:
+            return self._socket.recv(_RECEIVE_SIZE)
+        except OSError:
+            return b""
+
+    def send(self, data: bytes) -> None:
+        """Send all of it."""
+        self._socket.sendall(data)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+
+class StdioChannel:
+    """The process's stdin and stdout. Nothing else may write to stdout."""
+
+    def __init__(self) -> None:
+        self._input = sys.stdin.fileno()
+        self._output = sys.stdout.fileno()
+
+    def fileno(self) -> int:
+        """The descriptor of stdin."""
+        return self._input
+
+    def receive(self) -> bytes:
+        """What has come on stdin."""
+        try:
+            return os.read(self._input, _RECEIVE_SIZE)
+        except OSError:
+            return b""
+
+    def send(self, data: bytes) -> None:
+        """Write all of it to stdout."""
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._output, view) :]
+
+    def close(self) -> None:
+        """Nothing to do: the descriptors belong to the process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A parsed address. Exactly one of `path` and `host` is set, neither for stdio."""
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    @property
+    def is_stdio(self) -> bool:
+        """Whether it is our own stdin and stdout."""
+        return not self.host and not self.path
+
+
+def parse_address(text: str) -> Address:
+    """What `--gdb` takes. Raises `AddressError`."""
+    if text == "stdio":
+        return Address()
+    if text.startswith("unix:"):
+        path = text.removeprefix("unix:")
+        if not path:
+            raise AddressError("unix: needs a path")
+        return Address(path=path)
+    host, _, port = text.rpartition(":")
+    if not port.isdecimal() or int(port) > 0xFFFF:
+        raise AddressError(f"{text!r} is no address: HOST:PORT, unix:PATH or stdio")
+    return Address(host=host.strip("[]") or _LOOPBACK, port=int(port))
+
+
+class Listener:
+    """Waits for debuggers at an address that is not stdio."""
+
+    def __init__(self, address: Address) -> None:
+        self._path = address.path
+        try:
+            if address.path:
+                self._socket = _unix_socket(address.path)
+            else:
+                self._socket = socket.create_server(
+                    (address.host, address.port),
+                    family=socket.AF_INET6 if ":" in address.host else socket.AF_INET,
+                    backlog=1,
+                )
+        except OSError as error:
+            where = address.path or f"{address.host}:{address.port}"
+            raise AddressError(f"can't listen on {where}: {error.strerror or error}") from error
+        self._host = address.host
+
+    @property
+    def name(self) -> str:
+        """What to type after `target extended-remote`."""
+        if self._path:
+            return self._path
+        port = self._socket.getsockname()[1]
+        return f"[{self._host}]:{port}" if ":" in self._host else f"{self._host}:{port}"
+
+    def fileno(self) -> int:
+        """The listening socket's descriptor."""
+        return self._socket.fileno()
+
+    def accept(self) -> SocketChannel:
+        """The next debugger."""
+        connection, _ = self._socket.accept()
+        return SocketChannel(connection)
+
+    def close(self) -> None:
+        """Stop listening; a unix socket's file goes too."""
+        self._socket.close()
+        if self._path:
+            with suppress(OSError):
+                Path(self._path).unlink()
+
+
+def _unix_socket(path: str) -> socket.socket:
+    """A listening unix socket; a stale one that nobody listens on is replaced."""
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        try:
+            listening.bind(path)
+        except OSError:
+            if not _is_stale(path):
+                raise
+            Path(path).unlink()
+            listening.bind(path)
+        listening.listen(1)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+def _is_stale(path: str) -> bool:
+    try:
+        if not stat.S_ISSOCK(Path(path).stat().st_mode):
+            return False
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.connect(path)
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        return False
+    return False

@@ -1,0 +1,201 @@
+"""Serving a domain to debuggers: one loop that runs the guest, polls the descriptors and delivers. No threads.
+
+The domain stands before its first instruction until the first debugger resumes it. When a debugger
+
+* detaches, the domain runs on without it; the next one to connect stops it;
+* vanishes, the domain stands where it is;
+* kills it, or leaves after it has shut down, a new domain is built in its place, before its first instruction again.
+
+Ctrl-C from a debugger is seen between two slices of the run, within some milliseconds.
+"""
+
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from enum import Enum
+from select import select
+from types import FrameType
+from typing import Any
+
+from xdbg.debug.target import DebugTarget
+from xdbg.rsp.connection import Connection, Departure, State
+from xdbg.xen.setup import RunEnd
+
+from .console import Terminal
+from .launch import Launched
+from .listener import Channel, Listener
+
+SLICE = 1_000_000
+"""Instructions between two looks at the descriptors."""
+
+
+class _Phase(Enum):
+    STOPPED = "stopped"
+    FREE = "running without a debugger"
+
+
+class Server:
+    """Serves what `launch` builds at `listener`, or to the one debugger behind `channel`."""
+
+    def __init__(
+        self,
+        launch: Callable[[], Launched],
+        terminal: Terminal,
+        *,
+        listener: Listener | None = None,
+        channel: Channel | None = None,
+        announce: Callable[[str], None] | None = None,
+    ) -> None:
+        self._launch = launch
+        self._terminal = terminal
+        self._listener = listener
+        self._announce = announce
+        self._channel: Channel | None = None
+        self._connection: Connection | None = None
+        self._phase = _Phase.STOPPED
+        self._ending = False
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_write, False)
+        self._start_over()
+        if channel is not None:
+            self._connect(channel)
+
+    def close(self) -> None:
+        """Release all descriptors."""
+        if self._channel is not None:
+            self._channel.close()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+    def end(self) -> None:
+        """Make `serve` return soon. May be called from a signal handler or another thread."""
+        self._ending = True
+        with suppress(OSError):
+            os.write(self._wake_write, b"\0")
+
+    def serve(self, until: int | None = None) -> None:
+        """Serve until `end`, until descriptor `until` is readable, or until the one debugger of a channel has gone."""
+        while not self._ending:
+            again = self._advance()
+            watched: list[Any] = [self._wake_read, self._listener, self._channel, until]
+            if self._runs:
+                watched.append(self._terminal.input_fd)
+            ready = select([one for one in watched if one is not None], [], [], 0 if again else None)[0]
+            for one in ready:
+                if one is self._listener:
+                    self._accept()
+                elif one is self._channel:
+                    self._receive()
+                elif one == until:
+                    return
+                elif one == self._wake_read:
+                    os.read(self._wake_read, 64)
+                else:
+                    self._terminal.poll(self._launched.domain)
+            if self._listener is None and self._connection is None:
+                return
+
+    # -- the guest
+
+    def _start_over(self) -> None:
+        self._launched = self._launch()
+        self._target = DebugTarget(self._launched.hv, self._launched.domain, self._launched.profile())
+        self._phase = _Phase.STOPPED
+
+    @property
+    def _runs(self) -> bool:
+        """Whether the guest runs, or would if it did not wait for an event."""
+        if self._connection is not None:
+            return self._connection.state is State.RUNNING
+        return self._phase is _Phase.FREE
+
+    def _advance(self) -> bool:
+        """Run the guest for a slice, if it runs; whether to come back at once."""
+        hv = self._launched.hv
+        connection = self._connection
+        if connection is not None:
+            if connection.state is not State.RUNNING:
+                return False
+            stop = self._target.advance(hv.cpu.count + SLICE)
+            self._terminal.flush(self._launched.domain)
+            if stop is None:
+                return not self._target.idle
+            connection.stop(stop)
+            self._send()
+            return self._connection is not None and self._connection.state is State.RUNNING
+        if self._phase is _Phase.FREE:
+            ended = hv.run(hv.cpu.count + SLICE)
+            self._terminal.flush(self._launched.domain)
+            return ended is RunEnd.LIMIT
+        return False
+
+    # -- the debugger
+
+    def _accept(self) -> None:
+        assert self._listener is not None
+        channel = self._listener.accept()
+        if self._connection is not None:
+            # One debugger at a time: a second one is turned away at once instead of being left waiting.
+            channel.close()
+            return
+        self._connect(channel)
+
+    def _connect(self, channel: Channel) -> None:
+        if self._launched.domain.shutdown_code is not None:
+            self._start_over()
+        self._phase = _Phase.STOPPED
+        self._target.connected()
+        self._channel = channel
+        self._connection = Connection(self._target)
+
+    def _receive(self) -> None:
+        connection, channel = self._connection, self._channel
+        if connection is None or channel is None:
+            return
+        data = channel.receive()
+        if data:
+            connection.receive(data)
+        else:
+            connection.lose()
+        self._send()
+
+    def _send(self) -> None:
+        connection, channel = self._connection, self._channel
+        assert connection is not None
+        assert channel is not None
+        try:
+            while True:
+                channel.send(connection.data_to_send())
+                if not connection.throttled:
+                    break
+                connection.receive(b"")
+        except OSError:
+            connection.lose()
+        if connection.state is State.DISCONNECTED:
+            self._disconnect(connection, channel)
+
+    def _disconnect(self, connection: Connection, channel: Channel) -> None:
+        channel.close()
+        self._channel = None
+        self._connection = None
+        departure = connection.departure
+        detached = departure is Departure.DETACHED or not self._target.threads()
+        self._target.disconnected()
+        if departure is Departure.KILLED or self._launched.domain.shutdown_code is not None:
+            if self._announce is not None:
+                self._announce("the domain starts anew")
+            self._start_over()
+        elif detached:
+            self._phase = _Phase.FREE
+
+
+def end_on_signals(server: Server) -> None:
+    """Let SIGINT and SIGTERM end the server."""
+
+    def handler(number: int, frame: FrameType | None) -> Any:
+        del number, frame
+        server.end()
+
+    signal.signal(signal.SIGINT, handler)
+    signal.signal(signal.SIGTERM, handler)
