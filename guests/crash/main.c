@@ -34,6 +34,9 @@
  * Append: iret-no-failsafe
  * Expect: exit 3
  *
+ * Append: iret-no-user-tables
+ * Expect: exit 3
+ *
  * Append: bad-cr3
  * Expect: exit 3
  * Expect-output: FAIL: unexpected trap 13 error 0 in kernel mode
@@ -129,7 +132,7 @@ static void null_jump_no_handler(void)
 
 static void iret_garbage(void)
 {
-    struct regs regs = {.rip = NOT_CANONICAL, .cs = FLAT_KERNEL_CS, .rflags = RFLAGS_FIXED, .ss = FLAT_KERNEL_SS};
+    struct regs regs = {.rip = NOT_CANONICAL, .cs = FLAT_KERNEL_CS & ~3, .rflags = RFLAGS_FIXED, .ss = FLAT_KERNEL_SS};
 
     regs.rsp = (uint64_t)&regs;
     regs_enter(&regs);
@@ -141,6 +144,14 @@ static void iret_no_failsafe(void)
 
     hypercall_callback_op(CALLBACKOP_register, &none);
     iret_garbage();
+}
+
+/* The kernel tables that are loaded know no user half, and no others have been named. */
+static void iret_no_user_tables(void)
+{
+    struct regs regs = {.rip = (uint64_t)user_trap, .cs = FLAT_USER_CS, .rflags = RFLAGS_FIXED, .ss = FLAT_USER_SS};
+
+    regs_enter(&regs);
 }
 
 /* Xen refuses a base pointer that is no page table, by either door. */
@@ -212,6 +223,7 @@ static const struct way {
     {"null-jump-no-handler", null_jump_no_handler},
     {"iret-garbage", iret_garbage},
     {"iret-no-failsafe", iret_no_failsafe},
+    {"iret-no-user-tables", iret_no_user_tables},
     {"bad-cr3", bad_cr3},
     {"stack-overflow", stack_overflow},
     {"garbage-crash", garbage_crash},

@@ -23,7 +23,7 @@ static void clear_bit(volatile unsigned long *word, unsigned bit)
 }
 
 /* The event callback. The pending flag goes first: what becomes pending after that makes a new upcall. */
-static void upcall(struct regs *regs)
+void events_take(struct regs *regs)
 {
     unsigned long selector, ports;
 
@@ -50,7 +50,7 @@ void events_init(void)
         fail("cannot map the shared info page");
     for (unsigned word = 0; word < 64; word++)
         shared_info->evtchn_mask[word] = ~0ul;
-    trap_set(VECTOR_EVENT, 0, upcall);
+    trap_set(VECTOR_EVENT, 0, events_take);
     hypercall_vcpu_op(VCPUOP_stop_periodic_timer, 0, NULL); /* Xen may start a domain with a tick */
 }
 

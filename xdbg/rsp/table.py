@@ -58,6 +58,9 @@ class Packet:
             return self.failure(error.errno, error.text)
 
 
+_LONG_NAMES: Final = b"qQv"
+"""Packets with these first letters have names of many letters."""
+
 _ROWS: Final[dict[bytes, Packet]] = {}
 _BY_FIRST_BYTE: Final[dict[int, list[Packet]]] = {}
 
@@ -124,7 +127,7 @@ def find(payload: bytes) -> Packet | None:
         prefix = row.prefix
         if payload.startswith(prefix):
             length = len(prefix)
-            if length > 1 and prefix[-1:].isalpha() and payload[length : length + 1].isalnum():
+            if prefix[0] in _LONG_NAMES and prefix[-1:].isalpha() and payload[length : length + 1].isalnum():
                 continue
             return row
     return None

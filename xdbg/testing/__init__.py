@@ -1,0 +1,16 @@
+"""Scripted debug sessions for tests: serve a guest, drive a real gdb over it, look at what happened.
+
+With pytest the fixtures of `xdbg.testing.plugin` are there as soon as xdbg is installed::
+
+    def test_counter(xdbg_gdb):
+        gdb = xdbg_gdb("tasks")
+        gdb.run("break kernel_main")
+        assert gdb.cont().function == "kernel_main"
+
+Without pytest, `serve` and `GdbSession` are context managers. They need gdb, and nothing else.
+"""
+
+from .gdb import GdbError, GdbSession, Stop
+from .served import ServedGuest, serve
+
+__all__ = ["GdbError", "GdbSession", "ServedGuest", "Stop", "serve"]

@@ -29,7 +29,8 @@ def fixup_guest_code_selector(selector: int) -> int:
 def do_set_trap_table(vcpu: Vcpu, traps: int) -> int:
     """HYPERVISOR_set_trap_table(table): the virtual IDT, entry by entry until one with address 0.
 
-    Xen: do_set_trap_table(). A null table clears every entry. A non-canonical handler is -EINVAL; entries before it stay set.
+    A null table clears every entry. A non-canonical handler is -EINVAL; entries before it stay set.
+    Xen: do_set_trap_table().
     """
     if traps == 0:
         vcpu.trap_table = [None] * 256
@@ -48,7 +49,10 @@ def do_set_trap_table(vcpu: Vcpu, traps: int) -> int:
 
 @hypercall(Hypercall.SET_CALLBACKS)
 def do_set_callbacks(vcpu: Vcpu, event: int, failsafe: int, syscall: int) -> int:
-    """HYPERVISOR_set_callbacks(event, failsafe, syscall): the older form of callback_op. Xen: do_set_callbacks()."""
+    """HYPERVISOR_set_callbacks(event, failsafe, syscall): the older form of callback_op.
+
+    Xen: do_set_callbacks().
+    """
     for kind, address in (
         (CallbackType.EVENT, event),
         (CallbackType.FAILSAFE, failsafe),

@@ -28,6 +28,7 @@ from xdbg.abi.x86 import (
 )
 from xdbg.machine.registers import RSI, RSP
 
+from . import console, xenstore
 from .dom_layout import Layout, Region, plan
 from .domain import Domain
 from .elf_image import KernelImage
@@ -176,9 +177,9 @@ class _Builder:
         info.nr_pages = layout.nr_pages
         info.shared_info = self.domain.shared_info_maddr
         info.store_mfn = self.mfn(layout.xenstore)
-        info.store_evtchn = self.store_port
+        info.store_evtchn = self.domain.xenstore.port
         info.console.domU.mfn = self.mfn(layout.console)
-        info.console.domU.evtchn = self.console_port
+        info.console.domU.evtchn = self.domain.console.port
         info.pt_base = layout.vaddr(layout.page_tables.pfn)
         info.nr_pt_frames = layout.page_tables.pages
         info.mfn_list = layout.p2m_vaddr
@@ -199,11 +200,15 @@ class _Builder:
     def connect_backends(self) -> None:
         """Give the domain its ports (xenstore 1, console 2) and grant the ring pages to the backends' domain."""
         domain = self.domain
-        self.store_port = domain.event_channels.bind_backend("xenstore")
-        self.console_port = domain.event_channels.bind_backend("console")
-        console, xenstore = self.mfn(self.layout.console), self.mfn(self.layout.xenstore)
-        domain.grant_table.set_entry(GNTTAB_RESERVED_CONSOLE, GTF_PERMIT_ACCESS, BACKEND_DOMID, console)
-        domain.grant_table.set_entry(GNTTAB_RESERVED_XENSTORE, GTF_PERMIT_ACCESS, BACKEND_DOMID, xenstore)
+        store_port = domain.event_channels.bind_backend(xenstore.BACKEND)
+        console_port = domain.event_channels.bind_backend(console.BACKEND)
+        store_ring, console_ring = self.mfn(self.layout.xenstore), self.mfn(self.layout.console)
+        domain.grant_table.set_entry(GNTTAB_RESERVED_CONSOLE, GTF_PERMIT_ACCESS, BACKEND_DOMID, console_ring)
+        domain.grant_table.set_entry(GNTTAB_RESERVED_XENSTORE, GTF_PERMIT_ACCESS, BACKEND_DOMID, store_ring)
+        domain.console.connect(console_ring, console_port)
+        domain.xenstore.connect(domain, store_ring, store_port)
+        xenstore.write(domain, "console/ring-ref", str(console_ring))
+        xenstore.write(domain, "console/port", str(console_port))
 
     def prepare_vcpu(self, image: KernelImage) -> None:
         """Give vcpu 0 the registers of the entry point. Xen: vcpu_x86_64()."""

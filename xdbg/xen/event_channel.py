@@ -9,9 +9,9 @@ A port is one bit. To make port P of a vcpu pending:
 
 The upcall itself is delivered on the way back to the guest, never from here.
 
-What a port is bound to is the `Port`'s state; only an interdomain port has a far end, which is a port of a domain or one of
-Xen's own backends. A backend stands for a service of domain 0: to the guest it looks like a port of domain 0 that was
-bound for it beforehand, and after a close it may be bound again by EVTCHNOP_bind_interdomain.
+What a port is bound to is the `Port`'s state; only an interdomain port has a far end, which is a port of a domain or
+one of Xen's own backends. A backend stands for a service of domain 0: to the guest it looks like a port of domain 0
+that was bound for it beforehand, and after a close it may be bound again by EVTCHNOP_bind_interdomain.
 """
 
 from collections.abc import Callable
@@ -243,7 +243,10 @@ def set_pending(vcpu: Vcpu, port: int) -> None:
 
 
 def _check_pollers(domain: Domain, port: int) -> None:
-    """End the polls that wait for the port. As in Xen a poll for no port or for several ends with any. Xen: evtchn_check_pollers."""
+    """End the polls that wait for the port. A poll for none or for several ends with any.
+
+    Xen: evtchn_check_pollers().
+    """
     for vcpu in domain.vcpus:
         if vcpu.polling is not None and (len(vcpu.polling) != 1 or vcpu.polling[0] == port):
             vcpu_unblock(vcpu)
@@ -263,7 +266,7 @@ def unmask(domain: Domain, number: int) -> None:
 
 
 def notify(domain: Domain, number: int) -> None:
-    """Make an open port pending for the vcpu that it notifies; a backend's way to its guest. Free ports are left alone."""
+    """Make an open port pending for the vcpu that it notifies; a backend's way to its guest."""
     ports = domain.event_channels.ports
     if number < len(ports) and ports[number].state is not EvtchnStat.CLOSED:
         set_pending(domain.vcpus[ports[number].vcpu_id], number)

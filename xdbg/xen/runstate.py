@@ -1,8 +1,8 @@
 """How long a vcpu was running, runnable, blocked and offline. Xen: vcpu_runstate_change(), update_runstate_area().
 
-The times add up to the system time since the vcpu was made: each change adds the time since the last one to the state that
-ends. A guest may have a copy kept in its own memory; it is brought up to date when the vcpu is scheduled, and
-so always says "running" to the guest that reads it.
+The times add up to the system time since the vcpu was made: each change adds the time since the last one to the state
+that ends. A guest may have a copy kept in its own memory; it is brought up to date when the vcpu is scheduled, and so
+always says "running" to the guest that reads it.
 """
 
 from xdbg.abi.vcpu import Runstate, VcpuRunstateInfo
@@ -32,7 +32,7 @@ def runstate_info(vcpu: Vcpu, now_ns: int) -> VcpuRunstateInfo:
 def update_runstate_area(vcpu: Vcpu) -> None:
     """Write the guest's copy, if it wants one. A place that it can't be written to is the guest's own loss.
 
-    The update flag of VMASST_TYPE_runstate_update_flag is for readers on another CPU: with one CPU nobody could see it set.
+    The update flag of VMASST_TYPE_runstate_update_flag is for readers on another CPU: with one CPU none sees it set.
     """
     if vcpu.runstate.area:
         write_kernel_area(vcpu, vcpu.runstate.area, _as_kept(vcpu).to_bytes())

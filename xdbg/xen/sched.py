@@ -1,8 +1,8 @@
 """Who runs next, and what a guest may ask about it. Xen: common/sched/core.c, common/domain.c, public/sched.h.
 
-A vcpu is out of the running while it blocks (until its upcall becomes pending), polls (until a port is pending or the time has
-come), is down, or its domain is paused or has shut down. Blocking never misses an event: it unmasks upcalls and looks once
-more before it sleeps. All vcpus take turns in the order of their domids and numbers.
+A vcpu is out of the running while it blocks (until its upcall becomes pending), polls (until a port is pending or the
+time has come), is down, or its domain is paused or has shut down. Blocking never misses an event: it unmasks upcalls
+and looks once more before it sleeps. All vcpus take turns in the order of their domids and numbers.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -84,7 +84,10 @@ def vcpu_wake(vcpu: Vcpu) -> None:
 
 
 def vcpu_sleep(vcpu: Vcpu) -> None:
-    """A reason for not running has come. A vcpu that has the CPU is accounted for when it loses it. Xen: vcpu_sleep_nosync()."""
+    """A reason for not running has come. A vcpu that has the CPU is accounted for when it loses it.
+
+    Xen: vcpu_sleep_nosync().
+    """
     if vcpu.runstate.state == Runstate.RUNNABLE:
         runstate_change(vcpu, idle_runstate(vcpu), vcpu.domain.hv.now())
 
@@ -121,7 +124,7 @@ def _enable_events(vcpu: Vcpu) -> None:
 
 
 def poll(vcpu: Vcpu, ports: int, nr_ports: int, timeout_ns: int) -> None:
-    """Sleep until one of the ports at guest address `ports` is pending, masked or not, or until system time `timeout_ns`.
+    """Sleep until a port of those listed at address `ports` is pending, masked or not, or until time `timeout_ns`.
 
     An upcall that is due ends it at once, before the ports are looked at. Xen: do_poll().
     """
@@ -219,7 +222,10 @@ def do_sched_op(vcpu: Vcpu, cmd: int, arg: int) -> int:
 
 @hypercall(Hypercall.SCHED_OP_COMPAT)
 def do_sched_op_compat(vcpu: Vcpu, cmd: int, arg: int) -> int:
-    """HYPERVISOR_sched_op_compat(cmd, arg): yield, block and shut down, the code being `arg` itself. Xen: common/compat/xlat.c."""
+    """HYPERVISOR_sched_op_compat(cmd, arg): yield, block and shut down, the code being `arg` itself.
+
+    Xen: common/compat.c.
+    """
     match cmd:
         case SchedOp.YIELD:
             vcpu_yield(vcpu)

@@ -1,8 +1,8 @@
 """System time and the wall clock, as a guest computes them. Xen: arch/x86/time.c.
 
-System time is in ns and a function of executed instructions, see `Hypervisor.now`. The TSC is the same number: 1 GHz. A guest reads the
-TSC and scales it with its `vcpu_time_info`, under a version that is odd while Xen writes. Since both clocks are one
-the record never has to be renewed; it is written when a vcpu gets a new place for it.
+System time is in ns and a function of executed instructions, see `Hypervisor.now`. The TSC is the same number: 1 GHz.
+A guest reads the TSC and scales it with its `vcpu_time_info`, under a version that is odd while Xen writes. Since both
+clocks are one the record never has to be renewed; it is written when a vcpu gets a new place for it.
 
 The wall clock is system time on top of a fixed date, so that a run can be repeated.
 """

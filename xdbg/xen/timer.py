@@ -1,8 +1,8 @@
 """Timers that make events for guests. Xen: common/sched/core.c (vcpu_*_timer_fn), common/timer.c.
 
-Each vcpu has a single-shot timer, a periodic one and the time-out of a poll; each domain has watchdogs. Times are system time in
-ns, which is also the instruction count: a timer fires at an exact instruction. As in Xen the periodic timer ticks only while its
-vcpu has the CPU, and a tick that was due meanwhile comes when it gets the CPU back.
+Each vcpu has a single-shot timer, a periodic one and the time-out of a poll; each domain has watchdogs. Times are
+system time in ns, one ns an instruction: a timer fires at an exact instruction. As in Xen the periodic timer ticks only
+while its vcpu has the CPU, and a tick that was due meanwhile comes when it gets the CPU back.
 
 What is due at the same moment fires in the order of time, domain, vcpu and kind.
 """

@@ -3,12 +3,12 @@
 Domain 0's daemon is part of this Xen: it is the backend behind the store's port. When a domain notifies the port
 
 1. bytes are taken from the request ring; a request may come in any number of pieces, round the ring's end;
-2. each whole request is answered, and watchers of what it changed get events, theirs after the reply if they are the caller;
+2. each whole request is answered, and whoever watches what it changed gets events, the caller's after the reply;
 3. replies go into the response ring as far as there is room, and wait otherwise. While much waits nothing is taken;
 4. a domain whose ring moved is notified.
 
-The connection ends for good when the guest breaks the protocol: indices further apart than the ring, or a payload longer than
-the limit. `error` in the ring page says so.
+The connection ends for good when the guest breaks the protocol: indices further apart than the ring, or a payload
+longer than the limit; `error` in the ring page says so. It rests while the page is not plain memory of the domain.
 """
 
 from collections.abc import Callable
@@ -309,14 +309,9 @@ def _answer_all(domain: Domain) -> None:
 
 def _answer(request: Request) -> None:
     """Carry out one request and send its reply, then the events."""
-    handler = _HANDLERS.get(request.type)
     kind = request.type
     try:
-        if handler is None:
-            raise XenstoreError(Errno.ENOSYS)
-        answer = handler(request)
-        if len(answer.payload) > XENSTORE_PAYLOAD_MAX:
-            raise XenstoreError(Errno.E2BIG)
+        answer = _HANDLERS.get(kind, _do_unknown)(request)
     except XenstoreError as error:
         kind = XsMsgType.ERROR
         name = error.errno if error.errno in XSD_ERRORS else Errno.EINVAL
@@ -374,11 +369,14 @@ def _do_read(request: Request) -> Answer:
 
 def _do_directory(request: Request) -> Answer:
     node = request.view().read(request.path(*request.strings(1)))
-    return Answer("".join(f"{child}\0" for child in node.children).encode())
+    names = "".join(f"{child}\0" for child in node.children)
+    if len(names) > XENSTORE_PAYLOAD_MAX:
+        raise XenstoreError(Errno.E2BIG)
+    return Answer(names.encode())
 
 
 def _do_directory_part(request: Request) -> Answer:
-    """A long list of children by parts: the node's generation, then names from an offset; the last part ends with a NUL more."""
+    """A long list of children by parts: the node's generation, then names from an offset on; a NUL ends the last."""
     name, offset = request.strings(2)
     node = request.view().read(request.path(name))
     if not (offset.isascii() and offset.isdecimal()) or len(offset) > 10:
@@ -402,9 +400,8 @@ def _do_write(request: Request) -> Answer:
     name, nul, value = request.text.partition("\0")
     if not nul:
         raise XenstoreError(Errno.EINVAL)
-    return Answer(
-        changes=_unless_in_transaction(request, [request.view().write(request.path(name), value.encode("latin-1"))])
-    )
+    change = request.view().write(request.path(name), value.encode("latin-1"))
+    return Answer(changes=_unless_in_transaction(request, [change]))
 
 
 def _do_mkdir(request: Request) -> Answer:
@@ -421,9 +418,8 @@ def _do_set_perms(request: Request) -> Answer:
     if len(texts) < 2 or texts.pop():
         raise XenstoreError(Errno.EINVAL)
     permissions = tuple(parse_permission(text) for text in texts)
-    return Answer(
-        changes=_unless_in_transaction(request, [request.view().set_permissions(request.path(name), permissions)])
-    )
+    change = request.view().set_permissions(request.path(name), permissions)
+    return Answer(changes=_unless_in_transaction(request, [change]))
 
 
 def _unless_in_transaction(request: Request, changes: list[Changed]) -> list[Changed]:
@@ -505,6 +501,11 @@ def _do_get_domain_path(request: Request) -> Answer:
 def _do_is_domain_introduced(request: Request) -> Answer:
     domid = _domid_of(request)
     return Answer(b"T\0" if domid == DOMID_PRIVILEGED or domid in request.domain.hv.domains else b"F\0")
+
+
+def _do_unknown(_request: Request) -> Answer:
+    """Not a request, or none that the store knows."""
+    raise XenstoreError(Errno.ENOSYS)
 
 
 def _do_privileged(_request: Request) -> Answer:

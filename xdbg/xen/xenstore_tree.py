@@ -1,11 +1,11 @@
-"""The tree of keys and values that domains share, with permissions and transactions. Xen: tools/xenstore/xenstored_core.c.
+"""The tree of keys and values that domains share, with permissions and transactions. Xen: xenstored_core.c.
 
-Each node has a value, the names of its children and a list of permissions. The first permission names the owner, who may
-do anything, and says what everyone else may; those that follow are for one domain each. A new node has its parent's
+Each node has a value, the names of its children and a list of permissions. The first permission names the owner, who
+may do anything, and says what everyone else may; those that follow are for one domain each. A new node has its parent's
 permissions, its creator being the owner. Domain 0 may do anything.
 
-A transaction sees the tree as it is, plus its own changes. It remembers in which generation it saw each node; it commits only
-if all of those are unchanged, and fails with EAGAIN otherwise: the guest is to start over.
+A transaction sees the tree as it is, plus its own changes. It remembers in which generation it saw each node; it
+commits only if all of those are unchanged, and fails with EAGAIN otherwise: the guest is to start over.
 """
 
 from dataclasses import dataclass, field, replace
@@ -17,7 +17,7 @@ from xdbg.abi.xenstore import XENSTORE_ABS_PATH_MAX, XENSTORE_REL_PATH_MAX
 MAX_NODES: Final = 1000
 """Nodes that a domain may own: xenstored's default, as are the other limits."""
 MAX_NODE_SIZE: Final = 2048
-"""Bytes of a node: its value, the names of its children, and for each permission and the header what they take in a store."""
+"""Bytes of a node: header, value, names of children, and eight for each permission."""
 MAX_NODES_IN_TRANSACTION: Final = 1024
 """Nodes that one transaction may look at."""
 DOMID_PRIVILEGED: Final = 0
@@ -304,7 +304,7 @@ def child_path(path: str, name: str) -> str:
 
 def is_below(path: str, above: str) -> bool:
     """Whether a path is `above` or lies below it."""
-    return above == "/" or path == above or path.startswith(above + "/")
+    return above in ("/", path) or path.startswith(above + "/")
 
 
 def domain_path(domid: int) -> str:

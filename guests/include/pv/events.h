@@ -34,6 +34,9 @@ void event_send(unsigned port);
 bool event_pending(unsigned port);
 void event_clear(unsigned port);
 
+/* Calls the handlers of all pending ports: the event callback, unless the guest puts its own before it. */
+void events_take(struct regs *regs);
+
 /* The upcall mask of this vcpu, as `cli` and `sti` of a bare machine. on() takes what is pending at once. */
 void upcalls_off(void);
 void upcalls_on(void);

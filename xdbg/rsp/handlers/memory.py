@@ -59,7 +59,7 @@ def write_binary(conn: Connection, target: Target, request: WriteBinary) -> Repl
     return write_memory(conn, target, request)
 
 
-@packet(b"qSearch:memory:", Search, feature="qSearch:memory+")
+@packet(b"qSearch:memory:", Search)
 def search_memory(conn: Connection, target: Target, request: Search) -> Reply:
     """The first place of a pattern: ``1,VADDR``, or ``0`` when it is not there.
 

@@ -1,0 +1,254 @@
+"""A target without a CPU: every instruction is one byte long and does nothing but go to the next.
+
+Bytes of its text may be: 0x90 nothing, 0xcc trap of its own, 0xf4 end of the process, 0xb0 write to, 0xa0 read from `DATA`.
+"""
+
+import errno
+
+from xdbg.rsp import registers
+from xdbg.rsp.replies import (
+    ExitReply,
+    HwBreak,
+    StopReply,
+    SwBreak,
+    WatchHit,
+)
+from xdbg.rsp.signals import Signal
+from xdbg.rsp.target import (
+    BreakpointKind,
+    FileStat,
+    ResumeKind,
+    TargetError,
+    ThreadInfo,
+    WatchKind,
+    action_for,
+)
+from xdbg.rsp.threadid import Thread
+
+KERNEL = 0x400001
+TEXT = 0x401000
+DATA = 0x402000
+STACK = 0x7FF000
+PAGE = 0x1000
+
+
+class FakeFile:
+    def __init__(self, data):
+        self.data = data
+
+    def stat(self):
+        return FileStat(len(self.data))
+
+    def pread(self, count, offset):
+        return self.data[offset : offset + count]
+
+
+class BareTarget:
+    """Threads, registers and memory; nothing that is optional."""
+
+    def __init__(self):
+        self.infos = [
+            ThreadInfo(Thread(KERNEL, 1), "vcpu0", 0, "running"),
+            ThreadInfo(Thread(KERNEL, 2), 'v<&>"1', 1, "idle <&>"),
+        ]
+        self.regs = {}
+        self.pages = {TEXT: bytearray(b"\x90" * PAGE), DATA: bytearray(PAGE), STACK: bytearray(PAGE)}
+        self.status = StopReply(Signal.TRAP, self.infos[0].thread)
+        for info in self.infos:
+            self.add_registers(info.thread)
+
+    def add_registers(self, thread):
+        self.regs[thread] = [bytes(register.size) for register in registers.REGISTERS]
+        self.set(thread, "rip", TEXT)
+        self.set(thread, "rsp", STACK + 0x800)
+
+    def set(self, thread, name, value):
+        register = registers.BY_NAME[name]
+        self.regs[thread][register.number] = value.to_bytes(register.size, "little")
+
+    def get(self, thread, name):
+        return int.from_bytes(self.regs[thread][registers.BY_NAME[name].number], "little")
+
+    def threads(self):
+        return tuple(self.infos)
+
+    def is_alive(self, thread):
+        return any(info.thread == thread for info in self.infos)
+
+    def stop_status(self):
+        return self.status
+
+    def read_registers(self, thread):
+        return b"".join(self.regs[thread][: len(registers.G_REGISTERS)])
+
+    def write_registers(self, thread, block):
+        if len(block) != registers.G_SIZE:
+            raise TargetError(errno.EINVAL, "a block has 560 bytes")
+        for register in registers.G_REGISTERS:
+            self.regs[thread][register.number] = block[register.offset : register.offset + register.size]
+
+    def read_register(self, thread, regnum):
+        if regnum >= len(registers.REGISTERS):
+            raise TargetError(errno.EINVAL, "no such register")
+        return self.regs[thread][regnum]
+
+    def write_register(self, thread, regnum, value):
+        if len(value) != len(self.read_register(thread, regnum)):
+            raise TargetError(errno.EINVAL, "wrong size")
+        self.regs[thread][regnum] = value
+
+    def read_memory(self, thread, vaddr, length):
+        del thread
+        parts = []
+        while length > 0 and (page := self.pages.get(vaddr & -PAGE)) is not None:
+            part = bytes(page[vaddr % PAGE : vaddr % PAGE + length])
+            parts.append(part)
+            vaddr += len(part)
+            length -= len(part)
+        if not parts:
+            raise TargetError(errno.EFAULT)
+        return b"".join(parts)
+
+    def write_memory(self, thread, vaddr, data):
+        if len(self.read_memory(thread, vaddr, len(data))) != len(data):
+            raise TargetError(errno.EFAULT)
+        for index, byte in enumerate(data, vaddr):
+            self.pages[index & -PAGE][index % PAGE] = byte
+
+
+class FakeTarget(BareTarget):
+    """All capabilities of the protocol, except those of `ExpressionTarget`."""
+
+    def __init__(self):
+        super().__init__()
+        self.points = set()
+        self.actions = None
+        self.interrupts = 0
+        self.killed = []
+        self.resumed = 0
+
+    def resume(self, actions):
+        if any(action.signal == Signal.KILL for action in actions):
+            raise TargetError(errno.EPERM, "no SIGKILL here")
+        self.actions = tuple(actions)
+        self.resumed += 1
+
+    def interrupt(self):
+        self.interrupts += 1
+
+    def insert_breakpoint(self, thread, kind, vaddr):
+        if vaddr == 0:
+            raise TargetError(errno.EFAULT)
+        self.points.add((thread.pid, kind, vaddr, 1))
+
+    def remove_breakpoint(self, thread, kind, vaddr):
+        self.points.discard((thread.pid, kind, vaddr, 1))
+
+    def insert_watchpoint(self, thread, kind, vaddr, length):
+        self.points.add((thread.pid, kind, vaddr, length))
+
+    def remove_watchpoint(self, thread, kind, vaddr, length):
+        self.points.discard((thread.pid, kind, vaddr, length))
+
+    def target_xml(self, annex):
+        return registers.description(annex)
+
+    def exec_file(self, pid):
+        if pid != KERNEL:
+            raise TargetError(errno.ENOENT)
+        return "/boot/fake"
+
+    def auxv(self, thread):
+        del thread
+        return bytes(range(256)) * 2
+
+    def open_file(self, pid, path):
+        if path != "/proc/version":
+            raise TargetError(errno.ENOENT)
+        return FakeFile(b"}#$* %d" % pid)
+
+    def read_link(self, pid, path):
+        return f"/link/{pid}{path}"
+
+    def monitor(self, thread, command):
+        yield f"{command} on {thread.pid if thread else None}\n"
+        if command == "fail":
+            raise TargetError(errno.EINVAL, "it failed")
+        if command == "much":
+            yield "x" * 10000
+
+    def attach(self, pid):
+        if pid not in {7, 8}:
+            raise TargetError(errno.ESRCH, "no such process")
+        thread = Thread(pid, pid)
+        self.infos.append(ThreadInfo(thread, f"process {pid}"))
+        self.add_registers(thread)
+        self.status = StopReply(Signal.ZERO, thread)
+        return self.status
+
+    def detach(self, pid):
+        if all(info.thread.pid != pid for info in self.infos):
+            raise TargetError(errno.ESRCH)
+        self.infos = [info for info in self.infos if info.thread.pid != pid]
+
+    def kill(self, pid):
+        self.detach(pid)
+        self.killed.append(pid)
+
+    def run(self, limit=10000):
+        """Executes what the last `resume` asked for; returns the stop."""
+        thread = next(i.thread for i in self.infos if (a := action_for(self.actions, i.thread)) and a.kind)
+        for info in self.infos:
+            action = action_for(self.actions, info.thread)
+            if action is not None and action.kind in {ResumeKind.STEP, ResumeKind.RANGE_STEP}:
+                thread = info.thread
+        action = action_for(self.actions, thread)
+        for count in range(limit):
+            rip = self.get(thread, "rip")
+            for kind, reason in ((BreakpointKind.SOFTWARE, SwBreak()), (BreakpointKind.HARDWARE, HwBreak())):
+                if count and (thread.pid, kind, rip, 1) in self.points:
+                    return self._stopped(thread, reason)
+            opcode = self.read_memory(thread, rip, 1)[0]
+            self.set(thread, "rip", rip + 1)
+            if opcode == 0xF4:
+                pid = thread.pid
+                self.detach(pid)
+                self.status = ExitReply(3, pid)
+                return self.status
+            if opcode == 0xCC:
+                return self._stopped(thread)
+            wanted = {0xB0: WatchKind.WRITE, 0xA0: WatchKind.READ}.get(opcode)
+            if opcode == 0xB0:
+                self.pages[DATA][0] += 1
+            for _, kind, vaddr, length in sorted(self.points):
+                if wanted and kind in {wanted, WatchKind.ACCESS} and vaddr <= DATA < vaddr + length:
+                    return self._stopped(thread, WatchHit(kind, DATA))
+            if action.kind is ResumeKind.STEP:
+                return self._stopped(thread)
+            if action.kind is ResumeKind.RANGE_STEP and not action.start <= rip + 1 < action.end:
+                return self._stopped(thread)
+        return self._stopped(thread, signal=Signal.INT)
+
+    def _stopped(self, thread, *reasons, signal=Signal.TRAP):
+        expedited = {n: self.regs[thread][n] for n in (registers.RBP, registers.RSP, registers.RIP)}
+        self.status = StopReply(signal, thread, reasons, expedited, 0)
+        return self.status
+
+
+class ExpressionTarget(FakeTarget):
+    """Takes conditions and commands in agent bytecode too."""
+
+    def __init__(self):
+        super().__init__()
+        self.conditions = {}
+        self.commands = {}
+
+    def set_breakpoint_conditions(self, thread, kind, vaddr, conditions):
+        del thread
+        if b"\xff" in conditions:
+            raise TargetError(errno.EINVAL, "unknown opcode")
+        self.conditions[kind, vaddr] = conditions
+
+    def set_breakpoint_commands(self, thread, kind, vaddr, commands, *, persist):
+        del thread
+        self.commands[kind, vaddr] = (commands, persist)

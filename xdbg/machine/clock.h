@@ -1,0 +1,209 @@
+/*
+ * The compiled half of xdbg.machine: what runs inside the engine, without Python.
+ *
+ * clock.c        the block hook (instruction count, deadline), the run loop
+ * blocks.c       what each translated block was translated from: stale code, instruction boundaries
+ * instruction.c  length and kind of one instruction
+ * traps.c        exceptions, syscall, port and emulated instructions
+ * watches.c      data watch points
+ * state.c        FPU image and whole CPU state as bytes
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef XDBG_CLOCK_H
+#define XDBG_CLOCK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
+enum { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI };
+enum { PAGE = 4096 };
+#define PAGE_OFFSET(x) ((x) & (uint64_t)(PAGE - 1))
+#define PAGE_BASE(x) ((x) & ~(uint64_t)(PAGE - 1))
+#define FLAG_TF 0x100u
+
+/* Why `xdbg_run` came back; `arg` as said. The same numbers are in cpu.py. */
+enum event {
+    EVENT_NONE,
+    EVENT_DEADLINE,
+    EVENT_EXCEPTION,  /* vector, error code, software, CR2 or DR6 */
+    EVENT_SYSCALL,
+    EVENT_SYSENTER,
+    EVENT_IO,         /* port, size, write */
+    EVENT_STOP_POINT,
+    EVENT_WATCH,      /* maddr, size, write */
+    EVENT_CPUID,      /* length of the instruction */
+    EVENT_ENGINE,     /* engine's error code, its address */
+    EVENT_WATCH_HIT,  /* internal: a watched byte is about to be touched */
+};
+
+/* How one instruction asks for more than translation. */
+enum special {
+    PLAIN,
+    SPECIAL_CPUID,
+    SPECIAL_RDTSC,
+    SPECIAL_RDTSCP,
+    SPECIAL_IO,
+    SPECIAL_RDPMC,
+    SPECIAL_ICEBP,
+    SPECIAL_SYSENTER,
+    SPECIAL_VEX,
+};
+
+struct instruction {
+    uint8_t length;  /* 0: not decodable from the bytes given */
+    uint8_t special; /* enum special */
+    uint8_t rep;     /* a string instruction with a repeat prefix */
+    /* of SPECIAL_IO */
+    uint8_t io_size;
+    uint8_t io_write;
+    uint8_t io_string;
+    uint8_t io_immediate;
+    uint8_t io_port;
+};
+
+/* One translated block's source: `size` bytes at `maddr`, going on at `maddr2` when it crosses a page. */
+struct block {
+    uint64_t maddr;
+    uint64_t maddr2; /* ~0: one page only */
+    struct block *next;
+    uint16_t size;
+    uint16_t icount;
+    uint16_t special_index; /* of the first instruction with a special, or NO_SPECIAL */
+    uint16_t last_offset;   /* of the last instruction */
+    uint8_t special;
+    uint8_t rep; /* the last instruction is a repeated string instruction */
+    uint8_t bytes[];
+};
+enum { NO_SPECIAL = 0xffff };
+
+/* What is known of a virtual block in the present epoch. */
+struct line {
+    uint64_t pc;
+    uint64_t tag; /* epoch << 16 | size */
+    uint64_t icount;
+    struct block *block;
+};
+enum { LINES = 8192 };
+#define LINE_OF(pc) (((pc) ^ (pc) >> 13) & (LINES - 1))
+
+struct stop_point {
+    uint64_t vaddr;
+    uint64_t cr3; /* ~0: in every address space */
+};
+
+struct watch {
+    uint64_t maddr;
+    uint64_t length;
+    uint64_t access; /* 1 read, 2 write */
+    uint64_t hit;
+};
+
+/* The engine: functions of the library and fields of its hidden state, found by engine_state.py. */
+struct engine {
+    void *uc;
+    int (*emu_start)(void *uc, uint64_t begin, uint64_t until, uint64_t timeout, size_t count);
+    int (*emu_stop)(void *uc);
+    int (*reg_read)(void *uc, int reg, void *value);
+    int (*reg_write)(void *uc, int reg, const void *value);
+    int (*ctl)(void *uc, unsigned control, ...);
+    int (*vmem_translate)(void *uc, uint64_t vaddr, int prot, uint64_t *maddr);
+    void (*loop_exit)(void *cpu); /* leaves the running block by longjmp, no exception pending */
+    void (*tlb_flush)(void *cpu);
+    void (*tb_flush)(void *cpu);
+    void *(*tb_lookup)(void *cpu, uint64_t pc, uint64_t cs_base, uint32_t flags, uint32_t cflags);
+    void *cpu;
+    uint32_t *cflags_next_tb; /* how the next block is to be translated: low bits = at most so many instructions */
+    uint16_t *icount_high;    /* not 0: leave at the next block start */
+    uint64_t *regs;
+    uint64_t *eip;
+    uint64_t *eflags;
+    uint32_t *hflags;
+    uint64_t *cr;
+    int32_t *error_code;
+    int32_t *exception_is_int;
+    uint64_t *dr;
+    int32_t *old_exception;
+    uint8_t *ram;
+    uint64_t ram_size;
+};
+
+struct clock {
+    /* shared with Python, by name */
+    uint64_t count;
+    uint64_t deadline;
+    uint64_t event;
+    uint64_t arg[4];
+    uint64_t rflags; /* at the last exit */
+    uint64_t cr3;
+    uint64_t cr3_pending;
+    uint64_t tlb_pending;
+    uint64_t code_pending; /* flush translated code */
+    uint64_t skip_stop_point;
+    uint64_t tsc_offset;
+    uint64_t tsc_aux;
+    uint64_t io_allowed;
+    uint64_t rdtsc_allowed;
+    uint64_t nr_stop_points;
+    struct stop_point *stop_points; /* sorted by vaddr */
+    uint64_t nr_watches;
+    struct watch *watches;
+    struct engine engine;
+    /* counters for tests and tuning */
+    uint64_t stale_blocks;
+    uint64_t slow_blocks;
+    /* private */
+    uint64_t epoch; /* in units of 1 << 16 */
+    struct line *last; /* the block that runs or ran last; NULL: none since the last known boundary */
+    uint64_t fresh_pc; /* the block that the engine has just translated */
+    uint64_t fresh_size;
+    uint64_t fresh_icount;
+    uint64_t last_limit;
+    uint64_t skip_pc;
+    uint64_t skip_count;
+    uint64_t rep_pc; /* the last instruction retired was an iteration of the rep here, at `rep_count` */
+    uint64_t rep_count;
+    uint64_t single_pc; /* a block start whose fetch faulted: tried again instruction by instruction */
+    uint64_t single_count;
+    uint64_t watch_step; /* the instruction that runs is one that touches a protected frame */
+    uint64_t watch_reads; /* the step needs frames readable, and the TLB flushed around it */
+    uint64_t watch_first;
+    uint64_t watch_end;
+    uint64_t watch_write;
+    uint8_t *frame_has_code;
+    struct block **buckets;
+    uint8_t *arena;
+    size_t arena_used;
+    struct line spare;
+    struct line lines[LINES];
+};
+
+/* instruction.c */
+void decode(const uint8_t *code, size_t available, struct instruction *out);
+
+/* blocks.c */
+bool blocks_create(struct clock *c);
+void blocks_forget(struct clock *c);
+struct block *block_of(struct clock *c, uint64_t pc, uint32_t size);
+unsigned instructions_before(const struct block *block, uint64_t offset);
+unsigned offset_of_instruction(const struct block *block, unsigned index);
+
+/* clock.c */
+void leave(struct clock *c, enum event event);
+_Noreturn void restart(struct clock *c, unsigned limit);
+void settle(struct clock *c, uint64_t rip);
+bool stop_point_at(const struct clock *c, uint64_t vaddr);
+bool stop_point_is_skipped(const struct clock *c, uint64_t vaddr);
+
+/* traps.c */
+bool special_is_active(const struct clock *c, const struct block *block);
+_Noreturn void special(struct clock *c, uint64_t pc, const struct block *block);
+
+/* watches.c */
+void watch_step(struct clock *c);
+
+#endif

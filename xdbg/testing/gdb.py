@@ -1,0 +1,204 @@
+"""A real gdb, driven over its machine interface. GDB manual: "The GDB/MI Interface".
+
+Nothing here sleeps: a command waits for its own result, `cont` and its like wait for the stop that follows.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+from types import TracebackType
+from typing import Any, Self
+
+from pygdbmi.gdbcontroller import GdbController
+
+from .served import ServedGuest
+
+DEFAULT_TIMEOUT_S = 60.0
+
+
+class GdbError(Exception):
+    """gdb refused a command; the text is gdb's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Why and where the target stopped. `reason` is MI's: "breakpoint-hit", "end-stepping-range", ..."""
+
+    reason: str
+    function: str = ""
+    line: int = 0
+    file: str = ""
+    address: int = 0
+    signal: str = ""
+    inferior: str = ""
+    payload: dict[str, Any] = field(default_factory=dict)
+
+
+class GdbSession:
+    """gdb in a process of its own, attached to `address` unless that is empty."""
+
+    def __init__(
+        self,
+        address: str = "",
+        *,
+        gdb: Sequence[str] = ("gdb",),
+        extended: bool = True,
+        timeout: float = DEFAULT_TIMEOUT_S,
+    ) -> None:
+        self._timeout = timeout
+        self.guest: ServedGuest | None = None
+        """The served guest, when the fixture `xdbg_gdb` made both."""
+        command = [*gdb, "--nx", "--quiet", "--interpreter=mi3"]
+        self._controller = GdbController(command, time_to_check_for_additional_output_sec=0)
+        self._token = 0
+        self._stops: list[Stop] = []
+        self._text: list[str] = []
+        self.log: list[dict[str, Any]] = []
+        """Every record that gdb sent."""
+        try:
+            for setting in ("mi-async on", "pagination off", "confirm off", "width 0", "debuginfod enabled off"):
+                self.mi(f"-gdb-set {setting}")
+            if address:
+                self.mi(f"-target-select {'extended-remote' if extended else 'remote'} {address}")
+                self._stops.clear()
+        except BaseException:
+            self.close()
+            raise
+
+    # -- commands
+
+    def mi(self, command: str) -> dict[str, Any]:
+        """Send an MI command and wait for its result. Raises `GdbError`."""
+        self._token += 1
+        token = self._token
+        self._controller.write(f"{token}{command}", read_response=False)
+        while True:
+            for record in self._read():
+                if record["type"] == "result" and record.get("token") == token:
+                    payload = record.get("payload") or {}
+                    if record["message"] == "error":
+                        raise GdbError(payload.get("msg", "?"))
+                    return payload if isinstance(payload, dict) else {"payload": payload}
+
+    def run(self, command: str) -> str:
+        """Type a command at gdb's prompt; what gdb printed. Raises `GdbError`."""
+        self._text.clear()
+        quoted = command.replace("\\", "\\\\").replace('"', '\\"')
+        self.mi(f'-interpreter-exec console "{quoted}"')
+        return "".join(self._text)
+
+    def evaluate(self, expression: str) -> str:
+        """The value of an expression, as gdb prints it."""
+        quoted = expression.replace("\\", "\\\\").replace('"', '\\"')
+        return str(self.mi(f'-data-evaluate-expression "{quoted}"')["value"])
+
+    def number(self, expression: str) -> int:
+        """The value of an integer expression or register."""
+        return int(self.evaluate(f"(unsigned long)({expression})"), 0)
+
+    def backtrace(self) -> list[str]:
+        """The function names of all frames, innermost first."""
+        return [frame.get("func", "??") for frame in self.mi("-stack-list-frames")["stack"]]
+
+    # -- running
+
+    def go(self, command: str) -> Stop:
+        """A command that resumes the target, typed at the prompt; the stop that follows."""
+        self._stops.clear()
+        self.run(command)
+        return self.wait()
+
+    def cont(self) -> Stop:
+        """Continue to the next stop."""
+        return self.go("continue")
+
+    def step(self) -> Stop:
+        """Step one source line, into calls."""
+        return self.go("step")
+
+    def next(self) -> Stop:
+        """Step one source line, over calls."""
+        return self.go("next")
+
+    def stepi(self) -> Stop:
+        """Step one instruction."""
+        return self.go("stepi")
+
+    def finish(self) -> Stop:
+        """Run until the selected frame returns."""
+        return self.go("finish")
+
+    def start_running(self, command: str = "continue") -> None:
+        """Resume the target and don't wait."""
+        self._stops.clear()
+        self.run(command)
+
+    def interrupt(self) -> Stop:
+        """Ctrl-C: stop the running target."""
+        self.mi("-exec-interrupt --all")
+        return self.wait()
+
+    def wait(self) -> Stop:
+        """The next stop."""
+        while not self._stops:
+            self._read()
+        return self._stops.pop(0)
+
+    # -- the end
+
+    def close(self) -> None:
+        """End gdb; the target is left to the server's rules (detached if gdb says so)."""
+        process = self._controller.gdb_process
+        if process is not None:
+            process.kill()
+            process.wait()
+            for stream in (process.stdin, process.stdout, process.stderr):
+                if stream is not None:
+                    stream.close()
+            self._controller.gdb_process = None
+
+    def quit(self) -> None:
+        """Let gdb leave by itself, as `quit` at its prompt does."""
+        process = self._controller.gdb_process
+        assert process is not None
+        self._controller.write("-gdb-exit", read_response=False)
+        process.wait(self._timeout)
+        self.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- inside
+
+    def _read(self) -> list[dict[str, Any]]:
+        deadline = monotonic() + self._timeout
+        records = self._controller.get_gdb_response(timeout_sec=self._timeout, raise_error_on_timeout=False)
+        if not records and monotonic() >= deadline:
+            last = [record.get("payload") for record in self.log[-5:]]
+            raise TimeoutError(f"gdb said nothing for {self._timeout:g} s; its last words: {last}")
+        for record in records:
+            self.log.append(record)
+            if record["type"] == "console" and record["payload"]:
+                self._text.append(record["payload"])
+            elif record["type"] == "notify" and record["message"] == "stopped":
+                self._stops.append(_stop(record["payload"] or {}))
+        return list(records)
+
+
+def _stop(payload: dict[str, Any]) -> Stop:
+    frame = payload.get("frame", {})
+    return Stop(
+        reason=payload.get("reason", ""),
+        function=frame.get("func", ""),
+        line=int(frame.get("line", 0)),
+        file=frame.get("file", ""),
+        address=int(frame.get("addr", "0"), 0),
+        signal=payload.get("signal-name", ""),
+        inferior=payload.get("thread-id", ""),
+        payload=payload,
+    )

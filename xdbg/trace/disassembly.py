@@ -1,0 +1,49 @@
+"""The instruction at an address, as text. The disassembler is made when it is first needed."""
+
+from typing import Any
+
+from xdbg.abi.frames import PAGE_MASK, PAGE_SIZE, Vaddr
+from xdbg.machine.paging import NotMappedError, read_virtual
+from xdbg.xen.vcpu import Vcpu
+
+MAX_INSN = 15
+"""The longest instruction of x86. SDM volume 2, "Instruction Format"."""
+
+
+class Disassembler:
+    """x86-64 in AT&T form, as gdb writes it."""
+
+    def __init__(self) -> None:
+        self._engine: Any = None
+
+    def text(self, code: bytes, vaddr: Vaddr) -> tuple[str, int] | None:
+        """The first instruction of `code`, which stands at `vaddr`, and its length in bytes; None if it is none."""
+        if self._engine is None:
+            self._engine = _make_engine()
+        for _, length, mnemonic, operands in self._engine.disasm_lite(code, vaddr, 1):
+            return f"{mnemonic} {operands}".rstrip(), length
+        return None
+
+
+def _make_engine() -> Any:
+    import capstone  # noqa: PLC0415 - a run without a trace of exceptions need not load it
+
+    engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+    engine.syntax = capstone.CS_OPT_SYNTAX_ATT
+    return engine
+
+
+def read_code(vcpu: Vcpu, vaddr: Vaddr) -> bytes:
+    """The bytes of at most one instruction at `vaddr` in the page table in use, as many as are mapped; no rights are asked."""
+    ram, cr3 = vcpu.domain.hv.ram, vcpu.cr3
+    in_page = min(MAX_INSN, PAGE_SIZE - (vaddr & PAGE_MASK))
+    try:
+        code = read_virtual(ram, cr3, vaddr, in_page)
+        if in_page < MAX_INSN:
+            try:
+                code += read_virtual(ram, cr3, Vaddr(vaddr + in_page), MAX_INSN - in_page)
+            except NotMappedError:
+                return code
+    except NotMappedError:
+        return b""
+    return code
