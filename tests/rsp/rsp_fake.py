@@ -33,20 +33,20 @@ PAGE = 0x1000
 
 
 class FakeFile:
-    def __init__(self, data):
+    def __init__(self, data: bytes) -> None:
         self.data = data
 
     def stat(self):
         return FileStat(len(self.data))
 
-    def pread(self, count, offset):
+    def pread(self, count: int, offset: int):
         return self.data[offset : offset + count]
 
 
 class BareTarget:
     """Threads, registers and memory; nothing that is optional."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.infos = [
             ThreadInfo(Thread(KERNEL, 1), "vcpu0", 0, "running"),
             ThreadInfo(Thread(KERNEL, 2), 'v<&>"1', 1, "idle <&>"),
@@ -57,47 +57,47 @@ class BareTarget:
         for info in self.infos:
             self.add_registers(info.thread)
 
-    def add_registers(self, thread):
+    def add_registers(self, thread: Thread) -> None:
         self.regs[thread] = [bytes(register.size) for register in registers.REGISTERS]
         self.set(thread, "rip", TEXT)
         self.set(thread, "rsp", STACK + 0x800)
 
-    def set(self, thread, name, value):
+    def set(self, thread: Thread, name: str, value: int) -> None:
         register = registers.BY_NAME[name]
         self.regs[thread][register.number] = value.to_bytes(register.size, "little")
 
-    def get(self, thread, name):
+    def get(self, thread: Thread, name: str):
         return int.from_bytes(self.regs[thread][registers.BY_NAME[name].number], "little")
 
     def threads(self):
         return tuple(self.infos)
 
-    def is_alive(self, thread):
+    def is_alive(self, thread: Thread):
         return any(info.thread == thread for info in self.infos)
 
     def stop_status(self):
         return self.status
 
-    def read_registers(self, thread):
+    def read_registers(self, thread: Thread):
         return b"".join(self.regs[thread][: len(registers.G_REGISTERS)])
 
-    def write_registers(self, thread, block):
+    def write_registers(self, thread: Thread, block: bytes) -> None:
         if len(block) != registers.G_SIZE:
             raise TargetError(errno.EINVAL, "a block has 560 bytes")
         for register in registers.G_REGISTERS:
             self.regs[thread][register.number] = block[register.offset : register.offset + register.size]
 
-    def read_register(self, thread, regnum):
+    def read_register(self, thread: Thread, regnum: int):
         if regnum >= len(registers.REGISTERS):
             raise TargetError(errno.EINVAL, "no such register")
         return self.regs[thread][regnum]
 
-    def write_register(self, thread, regnum, value):
+    def write_register(self, thread: Thread, regnum: int, value: bytes) -> None:
         if len(value) != len(self.read_register(thread, regnum)):
             raise TargetError(errno.EINVAL, "wrong size")
         self.regs[thread][regnum] = value
 
-    def read_memory(self, thread, vaddr, length):
+    def read_memory(self, thread: Thread, vaddr: int, length: int):
         del thread
         parts = []
         while length > 0 and (page := self.pages.get(vaddr & -PAGE)) is not None:
@@ -109,7 +109,7 @@ class BareTarget:
             raise TargetError(errno.EFAULT)
         return b"".join(parts)
 
-    def write_memory(self, thread, vaddr, data):
+    def write_memory(self, thread: Thread, vaddr: int, data: bytes) -> None:
         if len(self.read_memory(thread, vaddr, len(data))) != len(data):
             raise TargetError(errno.EFAULT)
         for index, byte in enumerate(data, vaddr):
@@ -119,7 +119,7 @@ class BareTarget:
 class FakeTarget(BareTarget):
     """All capabilities of the protocol, except those of `ExpressionTarget`."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.points = set()
         self.actions = None
@@ -127,57 +127,57 @@ class FakeTarget(BareTarget):
         self.killed = []
         self.resumed = 0
 
-    def resume(self, actions):
+    def resume(self, actions: Sequence[ResumeAction]) -> None:
         if any(action.signal == Signal.KILL for action in actions):
             raise TargetError(errno.EPERM, "no SIGKILL here")
         self.actions = tuple(actions)
         self.resumed += 1
 
-    def interrupt(self):
+    def interrupt(self) -> None:
         self.interrupts += 1
 
-    def insert_breakpoint(self, thread, kind, vaddr):
+    def insert_breakpoint(self, thread: Thread, kind: int, vaddr: int) -> None:
         if vaddr == 0:
             raise TargetError(errno.EFAULT)
         self.points.add((thread.pid, kind, vaddr, 1))
 
-    def remove_breakpoint(self, thread, kind, vaddr):
+    def remove_breakpoint(self, thread: Thread, kind: int, vaddr: int) -> None:
         self.points.discard((thread.pid, kind, vaddr, 1))
 
-    def insert_watchpoint(self, thread, kind, vaddr, length):
+    def insert_watchpoint(self, thread: Thread, kind: int, vaddr: int, length: int) -> None:
         self.points.add((thread.pid, kind, vaddr, length))
 
-    def remove_watchpoint(self, thread, kind, vaddr, length):
+    def remove_watchpoint(self, thread: Thread, kind: int, vaddr: int, length: int) -> None:
         self.points.discard((thread.pid, kind, vaddr, length))
 
-    def target_xml(self, annex):
+    def target_xml(self, annex: str):
         return registers.description(annex)
 
-    def exec_file(self, pid):
+    def exec_file(self, pid: int) -> str:
         if pid != KERNEL:
             raise TargetError(errno.ENOENT)
         return "/boot/fake"
 
-    def auxv(self, thread):
+    def auxv(self, thread: Thread):
         del thread
         return bytes(range(256)) * 2
 
-    def open_file(self, pid, path):
+    def open_file(self, pid: int, path: str):
         if path != "/proc/version":
             raise TargetError(errno.ENOENT)
         return FakeFile(b"}#$* %d" % pid)
 
-    def read_link(self, pid, path):
+    def read_link(self, pid: int, path: str) -> str:
         return f"/link/{pid}{path}"
 
-    def monitor(self, thread, command):
+    def monitor(self, thread: Thread, command: str):
         yield f"{command} on {thread.pid if thread else None}\n"
         if command == "fail":
             raise TargetError(errno.EINVAL, "it failed")
         if command == "much":
             yield "x" * 10000
 
-    def attach(self, pid):
+    def attach(self, pid: int):
         if pid not in {7, 8}:
             raise TargetError(errno.ESRCH, "no such process")
         thread = Thread(pid, pid)
@@ -186,16 +186,16 @@ class FakeTarget(BareTarget):
         self.status = StopReply(Signal.ZERO, thread)
         return self.status
 
-    def detach(self, pid):
+    def detach(self, pid: int) -> None:
         if all(info.thread.pid != pid for info in self.infos):
             raise TargetError(errno.ESRCH)
         self.infos = [info for info in self.infos if info.thread.pid != pid]
 
-    def kill(self, pid):
+    def kill(self, pid: int) -> None:
         self.detach(pid)
         self.killed.append(pid)
 
-    def run(self, limit=10000):
+    def run(self, limit: int = 10000):
         """Executes what the last `resume` asked for; returns the stop."""
         thread = next(i.thread for i in self.infos if (a := action_for(self.actions, i.thread)) and a.kind)
         for info in self.infos:
@@ -229,7 +229,7 @@ class FakeTarget(BareTarget):
                 return self._stopped(thread)
         return self._stopped(thread, signal=Signal.INT)
 
-    def _stopped(self, thread, *reasons, signal=Signal.TRAP):
+    def _stopped(self, thread: Thread, *reasons: StopReason, signal: int = Signal.TRAP):
         expedited = {n: self.regs[thread][n] for n in (registers.RBP, registers.RSP, registers.RIP)}
         self.status = StopReply(signal, thread, reasons, expedited, 0)
         return self.status
@@ -238,17 +238,19 @@ class FakeTarget(BareTarget):
 class ExpressionTarget(FakeTarget):
     """Takes conditions and commands in agent bytecode too."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.conditions = {}
         self.commands = {}
 
-    def set_breakpoint_conditions(self, thread, kind, vaddr, conditions):
+    def set_breakpoint_conditions(self, thread: Thread, kind: int, vaddr: int, conditions: Sequence[bytes]) -> None:
         del thread
         if b"\xff" in conditions:
             raise TargetError(errno.EINVAL, "unknown opcode")
         self.conditions[kind, vaddr] = conditions
 
-    def set_breakpoint_commands(self, thread, kind, vaddr, commands, *, persist):
+    def set_breakpoint_commands(
+        self, thread: Thread, kind: int, vaddr: int, commands: Sequence[bytes], *, persist: bool
+    ) -> None:
         del thread
         self.commands[kind, vaddr] = (commands, persist)

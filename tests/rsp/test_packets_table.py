@@ -3,6 +3,7 @@
 import zlib
 
 import pytest
+from rsp_client import Client
 from rsp_fake import DATA, KERNEL, STACK, TEXT, BareTarget, ExpressionTarget
 
 from xdbg.rsp import registers, table
@@ -176,7 +177,7 @@ EXCHANGES = {
         (b"vFile:open:%s,0,0" % b"/proc/version".hex().encode(), b"F0"),
         (b"vFile:open:%s,1,0" % b"/proc/version".hex().encode(), b"F-1,1e"),
         (b"vFile:open:zz,0,0", b"F-1,16"),
-        (b"vFile:readlink:%s" % b"/exe".hex().encode(), b"F9;/link/7/exe"[:1] + b"b;/link/7/exe"),
+        (b"vFile:readlink:%s" % b"/exe".hex().encode(), b"Fb;/link/7/exe"),
         (b"vFile:unlink:00", b"F-1,58"),
         (b"vFile:pwrite:0,0,x", b"F-1,58"),
     ],
@@ -236,14 +237,14 @@ EXCHANGES = {
 
 
 @pytest.mark.parametrize("exchange", EXCHANGES.values(), ids=EXCHANGES.keys())
-def test_each_request_gets_this_reply(client, exchange):
+def test_each_request_gets_this_reply(client: Client, exchange: list[tuple[bytes, Any]]) -> None:
     for request, reply in exchange:
         expected = [] if reply is None else reply if isinstance(reply, list) else [reply]
         assert client.send(request) == expected, request
 
 
-def test_qsupported_announces_exactly_what_the_target_implements(target, make_client):
-    everything = set(make_client(target).ask(b"qSupported").split(b";"))
+def test_qsupported_announces_exactly_what_the_target_implements(target: FakeTarget) -> None:
+    everything = set(Client(target).ask(b"qSupported").split(b";"))
     assert everything == {
         b"PacketSize=40000",
         b"multiprocess+",
@@ -259,8 +260,8 @@ def test_qsupported_announces_exactly_what_the_target_implements(target, make_cl
         b"qXfer:auxv:read+",
     }
     expressions = {b"ConditionalBreakpoints+", b"BreakpointCommands+"}
-    assert set(make_client(ExpressionTarget()).ask(b"qSupported").split(b";")) == everything | expressions
-    assert set(make_client(BareTarget()).ask(b"qSupported").split(b";")) == {
+    assert set(Client(ExpressionTarget()).ask(b"qSupported").split(b";")) == everything | expressions
+    assert set(Client(BareTarget()).ask(b"qSupported").split(b";")) == {
         b"PacketSize=40000",
         b"multiprocess+",
         b"error-message+",
@@ -270,33 +271,33 @@ def test_qsupported_announces_exactly_what_the_target_implements(target, make_cl
     }
 
 
-def test_what_the_target_cannot_do_gets_the_empty_reply(make_client):
-    client = make_client(BareTarget())
+def test_what_the_target_cannot_do_gets_the_empty_reply() -> None:
+    client = Client(BareTarget())
     optional = [row for row in table.rows() if row.capability.__name__ != "Target"]
     assert len(optional) > 20
     for row in optional:
         assert client.ask(row.prefix + b"0") == b"", row
 
 
-def test_every_row_of_the_table_says_in_a_line_what_it_is():
+def test_every_row_of_the_table_says_in_a_line_what_it_is() -> None:
     assert all(row.summary.endswith((".", ":")) for row in table.rows())
 
 
-def test_features_with_a_minus_or_a_value_are_not_agreed_on(target, make_client):
-    client = make_client(target, features=b"qSupported:multiprocess-;swbreak=1;hwbreak?")
+def test_features_with_a_minus_or_a_value_are_not_agreed_on(target: FakeTarget) -> None:
+    client = Client(target, features=b"qSupported:multiprocess-;swbreak=1;hwbreak?")
     assert client.ask(b"?") == b"T05thread:1;"
     assert client.ask(b"qC") == b"QC1"
     assert client.ask(b"qfThreadInfo") == b"m1,2"
 
 
-def test_errors_have_text_for_a_client_that_takes_it(target, make_client):
-    client = make_client(target, features=b"qSupported:error-message+")
+def test_errors_have_text_for_a_client_that_takes_it(target: FakeTarget) -> None:
+    client = Client(target, features=b"qSupported:error-message+")
     assert client.ask(b"vAttach;9") == b"E.no such process"
     assert client.ask(b"m0,1") == b"E14"
     assert client.send(b"qRcmd," + b"fail".hex().encode())[1:] == [b"E.it failed"]
 
 
-def test_the_register_block_is_560_bytes_and_round_trips(client, target):
+def test_the_register_block_is_560_bytes_and_round_trips(client: Client, target: FakeTarget) -> None:
     block = bytes(i % 251 for i in range(560))
     assert client.ask(b"G" + block.hex().encode()) == b"OK"
     assert client.ask(b"g") == block.hex().encode()
@@ -341,26 +342,28 @@ def test_the_register_block_is_560_bytes_and_round_trips(client, target):
         ),
     ],
 )
-def test_a_resume_reaches_the_target_as_these_actions(client, target, payload, actions):
+def test_a_resume_reaches_the_target_as_these_actions(
+    client: Client, target: FakeTarget, payload: bytes, actions: list[ResumeAction]
+) -> None:
     assert client.send(payload) == []
     assert client.connection.state is State.RUNNING
     assert list(target.actions) == actions
 
 
-def test_the_old_step_is_for_the_thread_that_hc_chose_and_may_move_it(client, target):
+def test_the_old_step_is_for_the_thread_that_hc_chose_and_may_move_it(client: Client, target: FakeTarget) -> None:
     assert client.ask(b"Hc" + K2) == b"OK"
     assert client.send(b"S0b;1234") == []
     assert list(target.actions) == [ResumeAction(ThreadId(KERNEL, 2), ResumeKind.STEP, Signal.SEGV)]
     assert target.get(Thread(KERNEL, 2), "rip") == 0x1234
 
 
-def test_a_refused_resume_leaves_the_client_in_control(client):
+def test_a_refused_resume_leaves_the_client_in_control(client: Client) -> None:
     assert client.ask(b"vCont;C09") == b"E01"
     assert client.connection.state is State.IDLE
     assert client.ask(b"qC") == b"QC" + K1
 
 
-def test_points_reach_the_target_for_the_process_of_the_current_thread(client, target):
+def test_points_reach_the_target_for_the_process_of_the_current_thread(client: Client, target: FakeTarget) -> None:
     client.ask(b"vAttach;7")
     client.ask(b"Z0,1000,1")
     client.ask(b"Hg" + K1)
@@ -375,9 +378,9 @@ def test_points_reach_the_target_for_the_process_of_the_current_thread(client, t
     assert (7, BreakpointKind.SOFTWARE, 0x1000, 1) in target.points
 
 
-def test_conditions_and_commands_reach_the_target_and_are_replaced(make_client):
+def test_conditions_and_commands_reach_the_target_and_are_replaced() -> None:
     target = ExpressionTarget()
-    client = make_client(target)
+    client = Client(target)
     key = BreakpointKind.SOFTWARE, 0x1000
     assert client.ask(b"Z0,1000,1;X3,220127X2,2227;cmds:1,X1,27") == b"OK"
     assert target.conditions[key] == (b"\x22\x01\x27", b"\x22\x27")
@@ -389,7 +392,7 @@ def test_conditions_and_commands_reach_the_target_and_are_replaced(make_client):
     assert target.points == set()
 
 
-def test_a_document_is_the_same_until_its_end_is_read(client, target):
+def test_a_document_is_the_same_until_its_end_is_read(client: Client, target: FakeTarget) -> None:
     whole = client.ask(b"qXfer:threads:read::0,10000")[1:]
     pieces = [client.ask(b"qXfer:threads:read::0,10")]
     target.infos.pop()
@@ -399,7 +402,7 @@ def test_a_document_is_the_same_until_its_end_is_read(client, target):
     assert client.ask(b"qXfer:threads:read::0,10000")[1:] != whole
 
 
-def test_replies_are_never_longer_than_the_packet_size(client, target):
+def test_replies_are_never_longer_than_the_packet_size(client: Client, target: FakeTarget) -> None:
     target.pages = {0x1000000 + i * 0x1000: bytearray(b"#" * 0x1000) for i in range(100)}
     for request in (b"m1000000,7fffffff", b"x1000000,7fffffff"):
         client.connection.receive(b"$%s#%02x" % (request, sum(request) % 256))
@@ -407,9 +410,11 @@ def test_replies_are_never_longer_than_the_packet_size(client, target):
         assert 0.7 * MAX_PAYLOAD < len(packet) <= MAX_PAYLOAD + 4
 
 
-def test_a_search_finds_what_lies_across_its_chunks_and_gives_up_when_it_is_too_long(client, target):
+def test_a_search_finds_what_lies_across_its_chunks_and_gives_up_when_it_is_too_long(
+    client: Client, target: FakeTarget
+) -> None:
     class Endless(dict):
-        def get(self, key, default=None):
+        def get(self, key: int, default: object = None):
             return dict.get(self, key, Endless.page)
 
         page = bytearray(0x1000)
@@ -425,7 +430,7 @@ def test_a_search_finds_what_lies_across_its_chunks_and_gives_up_when_it_is_too_
     assert client.ask(b"qSearch:memory:0;ffffffffffff;needle") == b"E27"
 
 
-def test_the_crc_is_what_gdb_computes(client, target):
+def test_the_crc_is_what_gdb_computes(client: Client, target: FakeTarget) -> None:
     target.pages[DATA][:] = bytes(i * 7 & 0xFF for i in range(0x1000))
     crc = 0xFFFFFFFF
     for byte in target.pages[DATA]:
@@ -436,20 +441,20 @@ def test_the_crc_is_what_gdb_computes(client, target):
     assert crc != zlib.crc32(target.pages[DATA])
 
 
-def test_long_monitor_output_comes_in_pieces_that_any_client_takes(client):
+def test_long_monitor_output_comes_in_pieces_that_any_client_takes(client: Client) -> None:
     *output, ok = client.send(b"qRcmd," + b"much".hex().encode())
     assert ok == b"OK"
     assert all(part[:1] == b"O" and len(part) < 0x4000 for part in output)
     assert bytes.fromhex(b"".join(part[1:] for part in output).decode()) == b"much on 4194305\n" + b"x" * 10000
 
 
-def test_descriptors_run_out_with_an_error(client):
+def test_descriptors_run_out_with_an_error(client: Client) -> None:
     path = b"/proc/version".hex().encode()
     results = [client.ask(b"vFile:open:%s,0,0" % path) for _ in range(65)]
     assert results[63:] == [b"F3f", b"F-1,18"]
 
 
-def test_detach_outside_of_extended_mode_ends_the_session_with_the_last_process(client):
+def test_detach_outside_of_extended_mode_ends_the_session_with_the_last_process(client: Client) -> None:
     client.ask(b"vAttach;7")
     assert client.ask(b"D;%x" % KERNEL) == b"OK"
     assert client.connection.state is State.IDLE
@@ -458,30 +463,30 @@ def test_detach_outside_of_extended_mode_ends_the_session_with_the_last_process(
     assert client.send(b"qC") == []
 
 
-def test_detach_in_extended_mode_keeps_the_session(client):
+def test_detach_in_extended_mode_keeps_the_session(client: Client) -> None:
     client.ask(b"!")
     assert client.ask(b"D") == b"OK"
     assert client.connection.state is State.IDLE
 
 
-def test_kill_has_no_answer_and_ends_the_session(client):
+def test_kill_has_no_answer_and_ends_the_session(client: Client) -> None:
     assert client.send(b"k") == []
     assert (client.connection.state, client.connection.departure) == (State.DISCONNECTED, Departure.KILLED)
 
 
-def test_killing_the_last_process_outside_of_extended_mode_ends_the_session(client, target):
+def test_killing_the_last_process_outside_of_extended_mode_ends_the_session(client: Client, target: FakeTarget) -> None:
     assert client.ask(b"vKill;%x" % KERNEL) == b"OK"
     assert (client.connection.departure, target.killed) == (Departure.KILLED, [KERNEL])
 
 
-def test_a_target_without_processes_is_detached_as_a_whole(make_client):
-    client = make_client(BareTarget())
+def test_a_target_without_processes_is_detached_as_a_whole() -> None:
+    client = Client(BareTarget())
     assert client.ask(b"vAttach;7") == b""
     assert client.ask(b"D;%x" % KERNEL) == b"OK"
     assert client.connection.departure is Departure.DETACHED
 
 
-def test_the_current_thread_is_the_one_that_the_stop_named(client):
+def test_the_current_thread_is_the_one_that_the_stop_named(client: Client) -> None:
     client.send(b"vCont;c")
     client.connection.stop(StopReply(Signal.TRAP, Thread(KERNEL, 2)))
     assert client.replies() == [b"T05thread:%s;" % K2]
@@ -492,7 +497,7 @@ def test_the_current_thread_is_the_one_that_the_stop_named(client):
     assert client.ask(b"qC") == b"QC" + K1
 
 
-def test_the_description_lists_each_register_in_the_order_of_its_number(client):
+def test_the_description_lists_each_register_in_the_order_of_its_number(client: Client) -> None:
     text = client.ask(b"qXfer:features:read:target.xml:0,40000")[1:].decode()
     places = [text.index(f'<reg name="{register.name}"') for register in registers.REGISTERS]
     assert places == sorted(places)

@@ -70,7 +70,15 @@ class ElfFile:
         rows = self._rows(_SHDR, fields[6], fields[11], shnum)
         names = bytes(self._bytes(rows[names_index][4], rows[names_index][5])) if names_index < len(rows) else b""
         self.sections = [
-            Section(index, _name(names, name), kind, address, size, link, self._bytes(offset, 0 if kind == _NOBITS else size))
+            Section(
+                index,
+                _name(names, name),
+                kind,
+                address,
+                size,
+                link,
+                self._bytes(offset, 0 if kind == _NOBITS else size),
+            )
             for index, (name, kind, _flags, address, offset, size, link, *_) in enumerate(rows)
         ]
         self.nr_program_headers = len(self.segments)

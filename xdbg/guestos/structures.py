@@ -103,13 +103,6 @@ class Structures:
                 return {_name(child): int(child.attributes["DW_AT_const_value"].value) for child in die.iter_children()}
         raise NoStructureError(f"no enum {name} in the debug information")
 
-    def enumerators(self) -> dict[str, int]:
-        """The constants of all enumerations, those without a name included."""
-        values: dict[str, int] = {}
-        for unit_die in self._top.values():
-            del unit_die
-        return values
-
 
 def _name(die: "DIE") -> str:
     attribute = die.attributes.get("DW_AT_name")

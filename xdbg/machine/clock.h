@@ -86,6 +86,7 @@ struct line {
     uint64_t pc;
     uint64_t tag; /* epoch << 16 | size */
     uint64_t icount;
+    uint64_t limit; /* how many instructions the engine was told to translate at most; 0: no limit */
     struct block *block;
 };
 enum { LINES = 8192 };
@@ -162,7 +163,7 @@ struct clock {
     uint64_t fresh_pc; /* the block that the engine has just translated */
     uint64_t fresh_size;
     uint64_t fresh_icount;
-    uint64_t last_limit;
+    uint64_t limit; /* of the block that the engine was told to run next */
     uint64_t skip_pc;
     uint64_t skip_count;
     uint64_t rep_pc; /* the last instruction retired was an iteration of the rep here, at `rep_count` */
@@ -196,6 +197,7 @@ unsigned offset_of_instruction(const struct block *block, unsigned index);
 void leave(struct clock *c, enum event event);
 _Noreturn void restart(struct clock *c, unsigned limit);
 void settle(struct clock *c, uint64_t rip);
+void note_rep(struct clock *c, uint64_t pc);
 bool stop_point_at(const struct clock *c, uint64_t vaddr);
 bool stop_point_is_skipped(const struct clock *c, uint64_t vaddr);
 

@@ -26,11 +26,14 @@ true: send, then call ``receive(b"")``; don't read meanwhile. A client that send
 guest runs, or is read on although throttled, is disconnected.
 """
 
+# mypy: disable-error-code="type-abstract"
+# (capabilities are protocols, asked for by name; none is instantiated)
+
 from collections import deque
 from collections.abc import Callable
 from enum import Enum
 from errno import E2BIG, ESRCH
-from typing import Final
+from typing import Final, TypeVar, cast
 
 from xdbg.rsp import (
     handlers,  # noqa: F401 - fills the packet table
@@ -42,6 +45,8 @@ from xdbg.rsp.packets import Transfer
 from xdbg.rsp.replies import BinaryData, Error, Output, Reply, StopEvent, StopReply, encode
 from xdbg.rsp.target import File, Resume, Target, TargetError
 from xdbg.rsp.threadid import EVERY_THREAD, Thread, ThreadId
+
+C = TypeVar("C")
 
 OUTPUT_LIMIT: Final = 2 * MAX_PAYLOAD
 """Bytes of answers beyond which no further request is looked at; one more reply fits behind it."""
@@ -143,6 +148,10 @@ class Connection:
             self._depart(Departure.LOST)
 
     # The handlers' side.
+
+    def capability(self, protocol: type[C]) -> C | None:
+        """The target, if it implements a protocol of `target` that the packet table knows."""
+        return cast("C", self.target) if protocol in self.capabilities else None
 
     def thread(self, pattern: ThreadId | None = None) -> Thread:
         """The current thread, or the one that a pattern names. TargetError(ESRCH) when there is no such thread."""
@@ -260,8 +269,8 @@ class Connection:
                 case Mark.NAK:
                     self._repeat()
                 case Mark.INTERRUPT:
-                    if self.state is State.RUNNING and isinstance(self.target, Resume):
-                        self.target.interrupt()
+                    if self.state is State.RUNNING and (resumable := self.capability(Resume)) is not None:
+                        resumable.interrupt()
 
     def _take(self, payload: bytes | None) -> None:
         if self.state is State.IDLE:

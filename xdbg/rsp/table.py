@@ -58,6 +58,8 @@ class Packet:
             return self.failure(error.errno, error.text)
 
 
+_SHORT: Final = 32
+"""Longer than all prefixes; longer payloads are not worth being hashed."""
 _LONG_NAMES: Final = b"qQv"
 """Packets with these first letters have names of many letters."""
 
@@ -121,6 +123,8 @@ def packet(
 
 def find(payload: bytes) -> Packet | None:
     """The row of a payload."""
+    if len(payload) < _SHORT and (row := _ROWS.get(payload)) is not None:
+        return row
     if not payload:
         return None
     for row in _BY_FIRST_BYTE.get(payload[0], ()):

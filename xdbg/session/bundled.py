@@ -53,4 +53,5 @@ def _summary(source: str) -> str:
         return ""
     lines = [line.strip().lstrip("*").strip() for line in found[1].splitlines()]
     text = " ".join(line for line in lines if line)
-    return re.split(r"(?<=[.!?])\s", text, maxsplit=1)[0]
+    sentence = re.split(r"(?<=[.!?])\s", text, maxsplit=1)[0]
+    return sentence.partition(": ")[2] or sentence

@@ -12,20 +12,22 @@ then takes nothing until they make sense again. It also leaves the page alone wh
 domain: a guest may have given it back or made a page table of it.
 """
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import Final, Self
 
 from xdbg.abi.console import ConsoleIo, XenconsInterface
 from xdbg.abi.errno import Errno
-from xdbg.abi.frames import INVALID_MFN, Maddr, Mfn, mfn_to_maddr
+from xdbg.abi.frames import INVALID_MFN, Mfn
 from xdbg.abi.hypercalls import Hypercall
 
 from .domain import Domain
 from .event_channel import backend, notify
-from .events import ConsoleOutput, MemoryWritten
+from .events import ConsoleOutput
 from .faults import HypercallError
 from .guest_access import copy_from_guest
 from .hypercall import hypercall
+from .shared_ring import RingIndexError, RingLayout, is_plain_memory, put, take
 from .vcpu import Vcpu
 
 BACKEND: Final = "console"
@@ -33,15 +35,18 @@ BACKEND: Final = "console"
 CONSOLE_IO_MAX: Final = 1 << 20
 """Bytes that one console_io takes at most; a guest that asks for more has lost a length, not something to say."""
 
-_IN = XenconsInterface.offset_of("in_")
-_OUT = XenconsInterface.offset_of("out")
-_IN_SIZE = 1024
-_OUT_SIZE = 2048
-_IN_CONS = XenconsInterface.offset_of("in_cons")
-_IN_PROD = XenconsInterface.offset_of("in_prod")
-_OUT_CONS = XenconsInterface.offset_of("out_cons")
-_OUT_PROD = XenconsInterface.offset_of("out_prod")
-_U32 = 0xFFFF_FFFF
+_IN = RingLayout(
+    XenconsInterface.offset_of("in_"),
+    1024,
+    XenconsInterface.offset_of("in_cons"),
+    XenconsInterface.offset_of("in_prod"),
+)
+_OUT = RingLayout(
+    XenconsInterface.offset_of("out"),
+    2048,
+    XenconsInterface.offset_of("out_cons"),
+    XenconsInterface.offset_of("out_prod"),
+)
 
 
 @dataclass(slots=True)
@@ -86,58 +91,19 @@ def send_input(domain: Domain, data: bytes) -> None:
 @backend(BACKEND)
 def serve_console(domain: Domain) -> None:
     """Move what can be moved in both directions, and tell the guest if something was."""
-    if domain.console.ring == INVALID_MFN:
+    console = domain.console
+    if not is_plain_memory(domain, console.ring):
         return
-    took = _drain(domain)
-    gave = _fill(domain)
-    if took or gave:
-        notify(domain, domain.console.port)
-
-
-def _drain(domain: Domain) -> bool:
-    """Take the guest's output out of the ring; whether there was any."""
-    ram = domain.hv.ram
-    ring = mfn_to_maddr(domain.console.ring)
-    cons = ram.read_u32(ring + _OUT_CONS)
-    length = ram.read_u32(ring + _OUT_PROD) - cons & _U32
-    if length == 0 or length > _OUT_SIZE:
-        return False
-    start = cons % _OUT_SIZE
-    data = ram.read(ring + _OUT, _OUT_SIZE)
-    data = (data + data)[start : start + length]
-    _store_u32(domain, ring + _OUT_CONS, cons + length)
-    _output(domain.vcpus[0], data)
-    return True
-
-
-def _fill(domain: Domain) -> bool:
-    """Put waiting input into the ring; whether any fitted."""
-    ram = domain.hv.ram
-    waiting = domain.console.input
-    ring = mfn_to_maddr(domain.console.ring)
-    prod = ram.read_u32(ring + _IN_PROD)
-    used = prod - ram.read_u32(ring + _IN_CONS) & _U32
-    if used > _IN_SIZE:
-        return False
-    length = min(len(waiting), _IN_SIZE - used)
-    if length == 0:
-        return False
-    for index in range(length):
-        _store(domain, ring + _IN + (prod + index) % _IN_SIZE, waiting[index : index + 1])
-    del waiting[:length]
-    _store_u32(domain, ring + _IN_PROD, prod + length)
-    return True
-
-
-def _store(domain: Domain, maddr: int, data: bytes | bytearray) -> None:
-    hv = domain.hv
-    hv.ram.write(maddr, data)
-    if hv.observer is not None:
-        hv.observer.observe(domain.vcpus[0], MemoryWritten(Maddr(maddr), len(data)))
-
-
-def _store_u32(domain: Domain, maddr: int, value: int) -> None:
-    _store(domain, maddr, (value & _U32).to_bytes(4, "little"))
+    output = b""
+    filled = False
+    with contextlib.suppress(RingIndexError):
+        output = take(domain, console.ring, _OUT)
+    with contextlib.suppress(RingIndexError):
+        filled = put(domain, console.ring, _IN, console.input)
+    if output:
+        _output(domain.vcpus[0], output)
+    if output or filled:
+        notify(domain, console.port)
 
 
 def _output(vcpu: Vcpu, data: bytes) -> None:

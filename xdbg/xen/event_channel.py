@@ -29,6 +29,7 @@ from xdbg.abi.event_channel import (
     EvtchnBindVirq,
     EvtchnClose,
     EvtchnOp,
+    EvtchnOpStruct,
     EvtchnReset,
     EvtchnSend,
     EvtchnStat,
@@ -65,6 +66,8 @@ _UPCALL_PENDING = VcpuInfo.offset_of("evtchn_upcall_pending")
 _UPCALL_MASK = VcpuInfo.offset_of("evtchn_upcall_mask")
 _PENDING_SEL = VcpuInfo.offset_of("evtchn_pending_sel")
 
+_COMPAT = frozenset(range(EvtchnOp.UNMASK + 1))
+"""Commands that the old form of the hypercall knows."""
 _PER_VCPU_VIRQS = frozenset({Virq.TIMER, Virq.DEBUG, Virq.XENOPROF, Virq.XENPMU})
 
 
@@ -300,7 +303,7 @@ def _vcpu_of(domain: Domain, vcpu_id: int) -> Vcpu:
     return domain.vcpus[vcpu_id]
 
 
-def _domain_by_id(vcpu: Vcpu, domid: int) -> Domain:
+def domain_by_id(vcpu: Vcpu, domid: int) -> Domain:
     """The domain that a guest names; -ESRCH if there is none."""
     if domid == DOMID_SELF:
         return vcpu.domain
@@ -311,8 +314,8 @@ def _domain_by_id(vcpu: Vcpu, domid: int) -> Domain:
 
 
 def _own_domain(vcpu: Vcpu, domid: int) -> Domain:
-    """As `_domain_by_id`, for what an unprivileged domain may do to itself alone: -EPERM for another."""
-    domain = _domain_by_id(vcpu, domid)
+    """As `domain_by_id`, for what an unprivileged domain may do to itself alone: -EPERM for another."""
+    domain = domain_by_id(vcpu, domid)
     if domain is not vcpu.domain:
         raise HypercallError(Errno.EPERM)
     return domain
@@ -336,7 +339,7 @@ def bind_interdomain(vcpu: Vcpu, remote_domid: int, remote_port: int) -> int:
             raise HypercallError(Errno.EINVAL)
         channels.ports[number] = Port(EvtchnStat.INTERDOMAIN, 0, BACKEND_DOMID, remote_port, name)
     else:
-        remote = _domain_by_id(vcpu, remote_domid)
+        remote = domain_by_id(vcpu, remote_domid)
         number = channels.free_port()
         far = remote.event_channels.port(remote_port)
         if far.state is not EvtchnStat.UNBOUND or far.remote_domid != domain.domid:
@@ -504,3 +507,12 @@ def do_event_channel_op(vcpu: Vcpu, cmd: int, arg: int) -> int:
         case _:
             raise HypercallError(Errno.ENOSYS)
     return 0
+
+
+@hypercall(Hypercall.EVENT_CHANNEL_OP_COMPAT)
+def do_event_channel_op_compat(vcpu: Vcpu, op: int) -> int:
+    """HYPERVISOR_event_channel_op_compat(op): as event_channel_op, the command being in the structure. Xen: common/compat.c."""
+    cmd = read_struct(vcpu, op, EvtchnOpStruct).cmd
+    if cmd not in _COMPAT:
+        raise HypercallError(Errno.ENOSYS)
+    return do_event_channel_op(vcpu, cmd, op + EvtchnOpStruct.offset_of("u"))

@@ -30,8 +30,6 @@ MAX_POLL_PORTS: Final = 128
 """A poll for more is -EINVAL."""
 NR_WATCHDOGS: Final = 2
 """Watchdog timers of a domain. Xen: NR_DOMAIN_WATCHDOG_TIMERS."""
-TIME_SLICE_NS: Final = 10_000_000
-"""How long a vcpu keeps the CPU while others want it."""
 _SECOND_NS: Final = 1_000_000_000
 
 _UPCALL_PENDING = VcpuInfo.offset_of("evtchn_upcall_pending")
@@ -40,34 +38,19 @@ _PENDING = SharedInfo.offset_of("evtchn_pending")
 
 
 def pick_vcpu(hv: "Hypervisor") -> Vcpu | None:
-    """Who has the CPU now; None when all are idle. The change is accounted for in the vcpus' run states.
-
-    The current vcpu keeps the CPU until its slice is over or it yields; then it is the last in the round.
-    Xen: schedule(), sched_switch_units().
-    """
-    current = hv.current
-    now_ns = hv.now()
-    if (
-        current is not None
-        and current.runstate.state == Runstate.RUNNING
-        and now_ns - current.runstate.since_ns < TIME_SLICE_NS
-        and current.runnable
-    ):
-        return current
-    following = _next_in_round(hv)
-    if current is not None and current is not following:
-        runstate_change(current, idle_runstate(current), now_ns)
-    if following is not None and (following is not current or following.runstate.state != Runstate.RUNNING):
-        runstate_change(following, Runstate.RUNNING, now_ns)
-        update_runstate_area(following)
-    return following
-
-
-def _next_in_round(hv: "Hypervisor") -> Vcpu | None:
-    """The first runnable vcpu after the current one, by domid and vcpu number."""
+    """The runnable vcpu whose turn is next after the current one, which comes last; None when all are idle."""
     vcpus = [vcpu for domid in sorted(hv.domains) for vcpu in hv.domains[domid].vcpus]
     start = next((i + 1 for i, vcpu in enumerate(vcpus) if vcpu is hv.current), 0)
     return next((vcpu for vcpu in vcpus[start:] + vcpus[:start] if vcpu.runnable), None)
+
+
+def context_switched(previous: Vcpu | None, following: Vcpu | None, now_ns: int) -> None:
+    """Account for the CPU going from one vcpu to another, None being idleness. Xen: sched_switch_units()."""
+    if previous is not None and previous is not following:
+        runstate_change(previous, idle_runstate(previous), now_ns)
+    if following is not None:
+        runstate_change(following, Runstate.RUNNING, now_ns)
+        update_runstate_area(following)
 
 
 def idle_runstate(vcpu: Vcpu) -> Runstate:
@@ -155,15 +138,15 @@ def port_is_pending(domain: Domain, number: int) -> bool:
 
 
 def vcpu_yield(vcpu: Vcpu) -> None:
-    """Give the rest of the slice away. Xen: vcpu_yield."""
-    runstate_change(vcpu, Runstate.RUNNABLE, vcpu.domain.hv.now())
+    """Let the others run: Xen's next tick, at which it schedules, comes now. Xen: vcpu_yield."""
+    hv = vcpu.domain.hv
+    hv.next_tick_ns = min(hv.next_tick_ns, hv.now())
 
 
-def shutdown(vcpu: Vcpu, code: int) -> None:
-    """The vcpu's domain shuts down; a code that was latched before wins. Xen: domain_shutdown."""
-    domain = vcpu.domain
+def shutdown(domain: Domain, code: int) -> None:
+    """The domain shuts itself down; a code that was latched before wins. Xen: domain_shutdown()."""
     latched = domain.event_channels.latched_shutdown_code
-    domain.hv.shutdown_domain(vcpu, code if latched is None else latched)
+    domain.hv.shutdown_domain(domain, code if latched is None else latched)
 
 
 def watchdog(domain: Domain, number: int, timeout_s: int) -> int:
@@ -198,7 +181,7 @@ def do_sched_op(vcpu: Vcpu, cmd: int, arg: int) -> int:
             _enable_events(vcpu)
             vcpu_block(vcpu)
         case SchedOp.SHUTDOWN:
-            shutdown(vcpu, read_struct(vcpu, arg, SchedShutdown).reason & 0xFF)
+            shutdown(domain, read_struct(vcpu, arg, SchedShutdown).reason & 0xFF)
         case SchedOp.SHUTDOWN_CODE:
             code = read_struct(vcpu, arg, SchedShutdown).reason & 0xFF
             if domain.event_channels.latched_shutdown_code is None:
@@ -233,7 +216,7 @@ def do_sched_op_compat(vcpu: Vcpu, cmd: int, arg: int) -> int:
             _enable_events(vcpu)
             vcpu_block(vcpu)
         case SchedOp.SHUTDOWN:
-            shutdown(vcpu, arg & 0xFF)
+            shutdown(vcpu.domain, arg & 0xFF)
         case _:
             raise HypercallError(Errno.ENOSYS)
     return 0

@@ -103,7 +103,7 @@ def _fire(domain: Domain, number: int, kind: _Kind, now_ns: int) -> None:
             vcpu_unblock(domain.vcpus[number])
         case _Kind.WATCHDOG:
             domain.event_channels.watchdogs_ns[number] = 0
-            shutdown(domain.vcpus[0], Shutdown.WATCHDOG)
+            shutdown(domain, Shutdown.WATCHDOG)
 
 
 def send_timer_event(vcpu: Vcpu) -> None:

@@ -16,6 +16,7 @@ domain's slot is for supervisor mode alone: the CPU reads descriptors through it
 from typing import TYPE_CHECKING, Final
 
 from xdbg.abi.frames import PAGE_SHIFT, Mfn, Vaddr
+from xdbg.abi.hypercalls import VmasstType
 from xdbg.abi.mmu import DOMID_XEN
 from xdbg.abi.x86 import (
     FIRST_RESERVED_GDT_PAGE,
@@ -140,6 +141,18 @@ def map_ldt_page(vcpu: "Vcpu", page: int, mfn: Mfn | None) -> None:
     vcpu.domain.hv.ram.q[area_pte(vcpu) + LDT_FIRST_PAGE + page] = entry
 
 
+def ldt_pages(vcpu: "Vcpu") -> list[tuple[int, Mfn]]:
+    """The pages of the LDT that are mapped: (page, frame)."""
+    first = area_pte(vcpu) + LDT_FIRST_PAGE
+    entries = vcpu.domain.hv.ram.q[first : first + NR_LDT_PAGES]
+    return [(page, Mfn((entry & PTE_ADDR_MASK) >> PAGE_SHIFT)) for page, entry in enumerate(entries) if entry]
+
+
+def map_ro_mpt(hv: "Hypervisor", l4_mfn: Mfn, *, present: bool) -> None:
+    """Let an L4 show the M2P or not. Xen: fill_ro_mpt(), zap_ro_mpt()."""
+    hv.ram.q[l4_mfn * PTES_PER_TABLE + M2P_SLOT] = hv.m2p.l3 << PAGE_SHIFT | _M2P_TABLE if present else 0
+
+
 def install_xen_slots(hv: "Hypervisor", l4_mfn: Mfn, vcpu: "Vcpu") -> None:
     """Write slots 256 to 271 of a guest's L4. Xen: init_xen_l4_slots()."""
     install_domain_slots(hv, l4_mfn, vcpu.domain.domid)
@@ -151,7 +164,8 @@ def install_domain_slots(hv: "Hypervisor", l4_mfn: Mfn, domid: int) -> None:
     first = l4_mfn * PTES_PER_TABLE
     for slot in range(FIRST_XEN_SLOT, LAST_XEN_SLOT + 1):
         words[first + slot] = 0
-    words[first + M2P_SLOT] = hv.m2p.l3 << PAGE_SHIFT | _M2P_TABLE
+    if not hv.domains[domid].vm_assist >> VmasstType.M2P_STRICT & 1:
+        map_ro_mpt(hv, l4_mfn, present=True)
     words[first + PERDOMAIN_SLOT] = hv.page_info.perdomain_l3[domid] << PAGE_SHIFT | _TABLE
 
 

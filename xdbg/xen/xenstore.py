@@ -32,7 +32,7 @@ from xdbg.abi.xenstore import (
 
 from .domain import Domain
 from .event_channel import backend, notify
-from .events import MemoryWritten
+from .shared_ring import RingIndexError, RingLayout, is_plain_memory, put, store_u32, take
 from .xenstore_tree import (
     DOMID_PRIVILEGED,
     Changed,
@@ -57,14 +57,9 @@ BACKLOG: Final = 16 * 1024
 MAX_BACKLOG: Final = 1 << 20
 """Bytes of replies that wait at most; a domain that never reads its events is cut off."""
 
-_REQ = XenstoreDomainInterface.offset_of("req")
-_RSP = XenstoreDomainInterface.offset_of("rsp")
-_REQ_CONS = XenstoreDomainInterface.offset_of("req_cons")
-_REQ_PROD = XenstoreDomainInterface.offset_of("req_prod")
-_RSP_CONS = XenstoreDomainInterface.offset_of("rsp_cons")
-_RSP_PROD = XenstoreDomainInterface.offset_of("rsp_prod")
-_FEATURES = XenstoreDomainInterface.offset_of("server_features")
-_ERROR = XenstoreDomainInterface.offset_of("error")
+_PAGE = XenstoreDomainInterface.offset_of
+_REQUESTS = RingLayout(_PAGE("req"), XENSTORE_RING_SIZE, _PAGE("req_cons"), _PAGE("req_prod"))
+_REPLIES = RingLayout(_PAGE("rsp"), XENSTORE_RING_SIZE, _PAGE("rsp_cons"), _PAGE("rsp_prod"))
 _U32 = 0xFFFF_FFFF
 _OK = b"OK\0"
 
@@ -110,7 +105,7 @@ class XenstoreState:
         """The domain has its ring page and port; for the builder."""
         self.ring = ring
         self.port = port
-        _store_u32(domain, mfn_to_maddr(ring) + _FEATURES, XENSTORE_SERVER_FEATURE_ERROR)
+        store_u32(domain, Maddr(mfn_to_maddr(ring) + _PAGE("server_features")), XENSTORE_SERVER_FEATURE_ERROR)
         write(domain, "store/ring-ref", str(ring))
         write(domain, "store/port", str(port))
 
@@ -166,7 +161,7 @@ def read(domain: Domain, path: str) -> bytes | None:
 def serve_xenstore(domain: Domain) -> None:
     """Answer what the domain asked, as far as its ring has room."""
     state = domain.xenstore
-    if state.ring == INVALID_MFN or state.broken:
+    if state.broken or not is_plain_memory(domain, state.ring):
         return
     moved = False
     while not state.broken:
@@ -181,43 +176,26 @@ def serve_xenstore(domain: Domain) -> None:
 
 def _receive(domain: Domain) -> bool:
     """Take all bytes out of the request ring; whether there were any."""
-    ram = domain.hv.ram
-    ring = mfn_to_maddr(domain.xenstore.ring)
-    cons = ram.read_u32(ring + _REQ_CONS)
-    length = ram.read_u32(ring + _REQ_PROD) - cons & _U32
-    if length > XENSTORE_RING_SIZE:
+    state = domain.xenstore
+    try:
+        data = take(domain, state.ring, _REQUESTS)
+    except RingIndexError:
         _break_off(domain, XENSTORE_ERROR_RINGIDX)
         return False
-    if length == 0:
-        return False
-    start = cons % XENSTORE_RING_SIZE
-    data = ram.read(ring + _REQ, XENSTORE_RING_SIZE)
-    domain.xenstore.request += (data + data)[start : start + length]
-    _store_u32(domain, ring + _REQ_CONS, cons + length)
-    return True
+    state.request += data
+    return bool(data)
 
 
 def _send(domain: Domain) -> bool:
     """Put waiting replies into the response ring; whether any fitted."""
-    ram = domain.hv.ram
-    waiting = domain.xenstore.replies
-    ring = mfn_to_maddr(domain.xenstore.ring)
-    prod = ram.read_u32(ring + _RSP_PROD)
-    used = prod - ram.read_u32(ring + _RSP_CONS) & _U32
-    if used > XENSTORE_RING_SIZE:
+    state = domain.xenstore
+    if state.broken or not is_plain_memory(domain, state.ring):
+        return False
+    try:
+        return put(domain, state.ring, _REPLIES, state.replies)
+    except RingIndexError:
         _break_off(domain, XENSTORE_ERROR_RINGIDX)
         return False
-    length = min(len(waiting), XENSTORE_RING_SIZE - used)
-    if length == 0:
-        return False
-    start = prod % XENSTORE_RING_SIZE
-    first = min(length, XENSTORE_RING_SIZE - start)
-    _store(domain, ring + _RSP + start, waiting[:first])
-    if length > first:
-        _store(domain, ring + _RSP, waiting[first:length])
-    del waiting[:length]
-    _store_u32(domain, ring + _RSP_PROD, prod + length)
-    return True
 
 
 def _break_off(domain: Domain, error: int) -> None:
@@ -228,18 +206,8 @@ def _break_off(domain: Domain, error: int) -> None:
     state.replies.clear()
     state.watches.clear()
     state.transactions.clear()
-    _store_u32(domain, mfn_to_maddr(state.ring) + _ERROR, error)
-
-
-def _store(domain: Domain, maddr: int, data: bytes | bytearray) -> None:
-    hv = domain.hv
-    hv.ram.write(maddr, data)
-    if hv.observer is not None:
-        hv.observer.observe(domain.vcpus[0], MemoryWritten(Maddr(maddr), len(data)))
-
-
-def _store_u32(domain: Domain, maddr: int, value: int) -> None:
-    _store(domain, maddr, (value & _U32).to_bytes(4, "little"))
+    if is_plain_memory(domain, state.ring):
+        store_u32(domain, Maddr(mfn_to_maddr(state.ring) + _PAGE("error")), error)
 
 
 # Messages

@@ -29,17 +29,17 @@ if TYPE_CHECKING:
 @packet(b"Z1", SetPoint, Breakpoints, skip=1)
 def insert_breakpoint(conn: Connection, target: Breakpoints, request: SetPoint) -> Reply:
     """Inserts a software (Z0) or hardware (Z1) breakpoint, with conditions and commands if the target knows them."""
-    takes_conditions = isinstance(target, BreakpointConditions)
-    takes_commands = isinstance(target, BreakpointCommands)
-    if (request.conditions and not takes_conditions) or (request.commands and not takes_commands):
+    conditional = conn.capability(BreakpointConditions)
+    commanding = conn.capability(BreakpointCommands)
+    if (request.conditions and conditional is None) or (request.commands and commanding is None):
         return Empty()
     thread, kind, vaddr = conn.thread(), BreakpointKind(request.type), request.vaddr
     target.insert_breakpoint(thread, kind, vaddr)
     try:
-        if isinstance(target, BreakpointConditions):
-            target.set_breakpoint_conditions(thread, kind, vaddr, request.conditions)
-        if isinstance(target, BreakpointCommands):
-            target.set_breakpoint_commands(thread, kind, vaddr, request.commands, persist=request.persist)
+        if conditional is not None:
+            conditional.set_breakpoint_conditions(thread, kind, vaddr, request.conditions)
+        if commanding is not None:
+            commanding.set_breakpoint_commands(thread, kind, vaddr, request.commands, persist=request.persist)
     except TargetError:
         target.remove_breakpoint(thread, kind, vaddr)
         raise

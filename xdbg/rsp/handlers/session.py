@@ -71,11 +71,12 @@ def attach(conn: Connection, target: Processes, request: Process) -> Reply:
 @packet(b"D", OptionalProcess)
 def detach(conn: Connection, target: Target, request: OptionalProcess) -> Reply:
     """Lets go of one process, or of all. Outside of extended mode the session ends with the last."""
-    if isinstance(target, Processes):
+    processes = conn.capability(Processes)
+    if processes is not None:
         for pid in conn.pids() if request.pid is None else [request.pid]:
-            target.detach(pid)
+            processes.detach(pid)
             conn.forget(pid)
-    if not isinstance(target, Processes) or (not conn.extended and not target.threads()):
+    if processes is None or (not conn.extended and not target.threads()):
         conn.leave(killed=False)
     return Ok()
 

@@ -1,0 +1,82 @@
+"""Every reply as payload, for gdb's features and for a client that offered none."""
+
+import pytest
+
+from xdbg.rsp.client import ClientFeatures
+from xdbg.rsp.replies import (
+    BinaryData,
+    Error,
+    Execed,
+    ExitReply,
+    Forked,
+    HistoryEnd,
+    HostIoError,
+    HostIoResult,
+    HwBreak,
+    LibrariesChanged,
+    NoResumed,
+    SignalledReply,
+    StopReply,
+    SwBreak,
+    SyscallStop,
+    Threads,
+    VforkDone,
+    WatchHit,
+    encode,
+)
+from xdbg.rsp.signals import Signal
+from xdbg.rsp.threadid import Thread
+
+GDB = ClientFeatures.parse(
+    b"multiprocess+;swbreak+;hwbreak+;fork-events+;vfork-events+;exec-events+;no-resumed+;error-message+;qRelocInsn+"
+)
+NONE = ClientFeatures()
+THREAD = Thread(0x41, 0x43)
+
+
+def stop(*reasons: StopReason, **more: Any):
+    return StopReply(Signal.TRAP, THREAD, reasons, **more)
+
+
+@pytest.mark.parametrize(
+    ("reply", "gdb", "none"),
+    [
+        (stop(), b"T05thread:p41.43;", b"T05thread:43;"),
+        (StopReply(Signal.INT, THREAD, core=2), b"T02thread:p41.43;core:2;", b"T02thread:43;core:2;"),
+        (stop(SwBreak()), b"T05swbreak:;thread:p41.43;", b"T05thread:43;"),
+        (stop(HwBreak()), b"T05hwbreak:;thread:p41.43;", b"T05thread:43;"),
+        (stop(WatchHit(2, 0xFFFF800000001000)), b"T05watch:ffff800000001000;thread:p41.43;", b"T05watch:ffff800000001000;thread:43;"),
+        (stop(WatchHit(3, 16)), b"T05rwatch:10;thread:p41.43;", b"T05rwatch:10;thread:43;"),
+        (stop(WatchHit(4, 16)), b"T05awatch:10;thread:p41.43;", b"T05awatch:10;thread:43;"),
+        (stop(Forked(Thread(0x44, 0x44))), b"T05fork:p44.44;thread:p41.43;", b"T05thread:43;"),
+        (stop(Forked(Thread(0x44, 0x44), vfork=True)), b"T05vfork:p44.44;thread:p41.43;", b"T05thread:43;"),
+        (stop(VforkDone()), b"T05vforkdone:;thread:p41.43;", b"T05thread:43;"),
+        (stop(Execed("/a")), b"T05exec:2f61;thread:p41.43;", b"T05thread:43;"),
+        (stop(LibrariesChanged()), b"T05library:;thread:p41.43;", b"T05library:;thread:43;"),
+        (stop(SyscallStop(16, entry=True)), b"T05syscall_entry:10;thread:p41.43;", b"T05syscall_entry:10;thread:43;"),
+        (stop(SyscallStop(16, entry=False)), b"T05syscall_return:10;thread:p41.43;", b"T05syscall_return:10;thread:43;"),
+        (stop(HistoryEnd(begin=True)), b"T05replaylog:begin;thread:p41.43;", b"T05replaylog:begin;thread:43;"),
+        (stop(registers={16: b"\x10\x20", 6: b"\xff"}), b"T0510:1020;6:ff;thread:p41.43;", b"T0510:1020;6:ff;thread:43;"),
+        (ExitReply(3, 0x41), b"W03;process:41", b"W03"),
+        (ExitReply(256 + 3), b"W03", b"W03"),
+        (SignalledReply(Signal.SEGV, 0x41), b"X0b;process:41", b"X0b"),
+        (NoResumed(), b"N", b"S05"),
+        (Error(14), b"E14", b"E14"),
+        (Error(4), b"E04", b"E04"),
+        (Error(110), b"E99", b"E99"),
+        (Error(14, "no page at 0x10"), b"E.no page at 0x10", b"E14"),
+        (Error(14, "#$}*\n\x03é"), "E.??????é".encode(), b"E14"),
+        (Threads((THREAD, Thread(1, 2))), b"mp41.43,p1.2", b"m43,2"),
+        (Threads(()), b"l", b"l"),
+        (BinaryData(b"m", b"}#$*"), b"m}]}\x03}\x04}\x0a", b"m}]}\x03}\x04}\x0a"),
+        (HostIoResult(16), b"F10", b"F10"),
+        (HostIoResult(2, b"#a"), b"F2;}\x03a", b"F2;}\x03a"),
+        (HostIoError(2), b"F-1,2", b"F-1,2"),
+        (HostIoError(38), b"F-1,58", b"F-1,58"),
+        (HostIoError(36), b"F-1,5b", b"F-1,5b"),
+        (HostIoError(110), b"F-1,270f", b"F-1,270f"),
+    ],
+)  # fmt: skip
+def test_a_reply_is_these_bytes(reply: Reply, gdb: bytes, none: bytes) -> None:
+    assert encode(reply, GDB) == gdb
+    assert encode(reply, NONE) == none

@@ -1,0 +1,170 @@
+"""gdb's watch points, and the bytes of RAM that they mean when the guest is resumed.
+
+A watch point is a range of addresses in one inferior's address space. The CPU watches machine addresses, so the range is
+looked up in the page table, piece by piece, whenever the guest is resumed and whenever page tables may have changed
+(`follow`); what is not mapped then is watched as soon as it is. A watched frame is watched through whatever mapping it
+is touched, by the guest or by Xen; run control decides whether a hit belongs to the inferior.
+
+A hit is told as gdb expects it: the kind that was asked for, and the address of the first byte touched inside of the
+range, not where the access began.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from xdbg.abi.frames import PAGE_MASK, PAGE_SIZE, Maddr
+from xdbg.machine.paging import NotMappedError
+from xdbg.machine.stoppoints import Access, Watch
+from xdbg.rsp.replies import WatchHit
+from xdbg.rsp.target import WatchKind
+
+from .address_space import AddressSpace
+
+ACCESS: Final = {
+    WatchKind.WRITE: Access.WRITE,
+    WatchKind.READ: Access.READ,
+    WatchKind.ACCESS: Access.READ | Access.WRITE,
+}
+
+
+class WatchSet(Protocol):
+    """The CPU's side: `Cpu.watches`."""
+
+    def add(self, watch: Watch) -> None:
+        """Stop after an access to the watched bytes."""
+
+    def remove(self, watch: Watch) -> None:
+        """Undo one `add`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watchpoint:
+    """[vaddr, vaddr + length) as inferior `pid` sees it."""
+
+    pid: int
+    kind: WatchKind
+    vaddr: int
+    length: int
+
+
+@dataclass(slots=True)
+class Watchpoints:
+    """All watch points, and the pieces of RAM that the CPU watches for them now."""
+
+    _numbers: dict[Watchpoint, int] = field(default_factory=dict)
+    """Each with a number, which its pieces carry as `Watch.owner`."""
+    _by_number: dict[int, Watchpoint] = field(default_factory=dict)
+    _pieces: dict[Watch, int] = field(default_factory=dict)
+    """What is installed, and the virtual address of each piece's first byte."""
+    _next_number: int = 1
+
+    def insert(self, point: Watchpoint) -> None:
+        """Idempotent."""
+        if point not in self._numbers:
+            self._numbers[point] = self._next_number
+            self._by_number[self._next_number] = point
+            self._next_number += 1
+
+    def remove(self, point: Watchpoint) -> None:
+        """No error when there is none."""
+        number = self._numbers.pop(point, None)
+        if number is not None:
+            del self._by_number[number]
+
+    def forget(self, pid: int) -> None:
+        """Remove all watch points of an inferior."""
+        for point in [point for point in self._numbers if point.pid == pid]:
+            self.remove(point)
+
+    def clear(self) -> None:
+        """Remove everything."""
+        self._numbers.clear()
+        self._by_number.clear()
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __bool__(self) -> bool:
+        """Whether anything is to be watched, or is being watched still."""
+        return bool(self._numbers or self._pieces)
+
+    def follow(self, watches: WatchSet, space_of: Callable[[int], AddressSpace | None]) -> None:
+        """Bring the CPU's watches in line with the watch points and the page tables. `space_of(pid)`: None if it has gone."""
+        wanted: dict[Watch, int] = {}
+        frames: dict[tuple[int, int], Maddr | None] = {}
+        spaces: dict[int, AddressSpace | None] = {}
+        for point, number in self._numbers.items():
+            if point.pid not in spaces:
+                spaces[point.pid] = space_of(point.pid)
+            space = spaces[point.pid]
+            if space is not None:
+                wanted.update(_pieces(point, number, space, frames))
+        if wanted == self._pieces:
+            return
+        for watch in [watch for watch in self._pieces if watch not in wanted]:
+            watches.remove(watch)
+        for watch in wanted:
+            if watch not in self._pieces:
+                watches.add(watch)
+        self._pieces = wanted
+
+    def hits(self, touched: Iterable[Watch], maddr: int, size: int) -> list[tuple[int, WatchHit]]:
+        """What an access of the guest to [maddr, maddr + size) means: (pid, hit) for each watch point, oldest first."""
+        found = []
+        for watch in touched:
+            vaddr = self._pieces.get(watch)
+            point = self._by_number.get(watch.owner)
+            if vaddr is None or point is None:
+                continue
+            if maddr < watch.maddr + watch.length and watch.maddr < maddr + size:
+                found.append((point.pid, WatchHit(int(point.kind), vaddr + max(0, maddr - watch.maddr))))
+        return found
+
+    def hits_of_store(self, maddr: int, length: int) -> list[tuple[int, WatchHit]]:
+        """What a store by Xen itself to [maddr, maddr + length) means."""
+        touched = [
+            watch
+            for watch in self._pieces
+            if watch.access & Access.WRITE and maddr < watch.maddr + watch.length and watch.maddr < maddr + length
+        ]
+        return self.hits(touched, maddr, length)
+
+
+def _pieces(
+    point: Watchpoint, number: int, space: AddressSpace, frames: dict[tuple[int, int], Maddr | None]
+) -> dict[Watch, int]:
+    """A watch for each run of consecutive machine addresses behind a range. `frames` remembers pages looked up."""
+    pieces: dict[Watch, int] = {}
+    access = ACCESS[point.kind]
+    vaddr, left = point.vaddr, point.length
+    begin_vaddr, begin, length = 0, 0, 0
+    while left > 0:
+        part = min(left, PAGE_SIZE - (vaddr & PAGE_MASK))
+        page = vaddr & ~PAGE_MASK
+        key = (point.pid, page)
+        if key not in frames:
+            frames[key] = _frame(space, page)
+        frame = frames[key]
+        if frame is not None and length and frame + (vaddr & PAGE_MASK) == begin + length:
+            length += part
+        else:
+            if length:
+                pieces[Watch(Maddr(begin), length, access, number)] = begin_vaddr
+            length = 0
+            if frame is not None:
+                begin_vaddr, begin, length = vaddr, frame + (vaddr & PAGE_MASK), part
+        vaddr += part
+        left -= part
+    if length:
+        pieces[Watch(Maddr(begin), length, access, number)] = begin_vaddr
+    return pieces
+
+
+def _frame(space: AddressSpace, page: int) -> Maddr | None:
+    try:
+        found = space.translate(page)
+    except NotMappedError:
+        return None
+    maddr = found.maddr & ~PAGE_MASK
+    return Maddr(maddr) if maddr < space.ram.size else None

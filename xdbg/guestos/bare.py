@@ -1,0 +1,50 @@
+"""The profile of a kernel that nobody here knows: no processes, and one file, the kernel."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from .profile import Process, UserRegisters
+
+KERNEL_DIRECTORY: Final = "/boot/"
+"""Where profiles put the kernel's own file."""
+
+
+class BareProfile:
+    """Any kernel, of which only the ELF file is known."""
+
+    def __init__(self, kernel_elf: bytes, kernel_name: str = "kernel") -> None:
+        self._kernel_elf = kernel_elf
+        self._kernel_path = KERNEL_DIRECTORY + kernel_name
+
+    @property
+    def name(self) -> str:
+        """Of the profile, not of the kernel: that is unknown."""
+        return "bare"
+
+    @property
+    def kernel_path(self) -> str:
+        """Where `file` has the kernel."""
+        return self._kernel_path
+
+    def processes(self) -> Sequence[Process]:
+        """None."""
+        return ()
+
+    def process(self, pid: int) -> Process | None:
+        """None."""
+        del pid
+        return None
+
+    def current_pid(self, vcpu_id: int) -> int | None:
+        """Unknown."""
+        del vcpu_id
+        return None
+
+    def write_registers(self, pid: int, registers: UserRegisters) -> bool:
+        """There is nothing to write to."""
+        del pid, registers
+        return False
+
+    def file(self, path: str) -> bytes | None:
+        """The kernel, by its path."""
+        return self._kernel_elf if path == self._kernel_path else None

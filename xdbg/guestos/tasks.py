@@ -1,0 +1,241 @@
+"""The bundled kernel `tasks`: processes in the table `tasks[]`, programs in a cpio archive that is the domain's module.
+
+Only names are known here, those of guests/tasks/kernel.h; every offset comes from the kernel's debug information. A slot of
+the table whose state is TASK_FREE is empty. `current` is the task whose address space is loaded; the kernel idles if that
+task's state is not TASK_RUNNING. A task's user registers are in `regs` whenever it is not in user mode.
+"""
+
+import struct
+from collections.abc import Sequence
+from typing import Final
+
+from xdbg.abi.frames import Mfn, Vaddr, mfn_to_maddr
+from xdbg.abi.start_info import Sif, StartInfo
+
+from .bare import BareProfile
+from .cpio import members
+from .memory import GuestMemory, UnreadableError, read_u64
+from .profile import Process, UserRegisters, Vma
+from .structures import NoStructureError, StructLayout, Structures
+from .symbols import SymbolTable
+
+_SYMBOLS: Final = ("tasks", "current", "start_info")
+_GPR: Final = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{n}" for n in range(8, 16)))
+_TASK_FIELDS: Final = (
+    "pid",
+    "state",
+    "name",
+    "path",
+    "parent",
+    "tracer",
+    "regs",
+    "space.user_l4",
+    "load_base",
+    "entry",
+)
+_STATE_PREFIX: Final = "TASK_"
+_RUNNING: Final = "running"
+_ZOMBIE: Final = "zombie"
+_FREE: Final = "free"
+_MAX_MFN: Final = 1 << 40
+
+
+class TasksProfile:
+    """The kernel `tasks`, by its symbols, its debug information and its memory."""
+
+    def __init__(self, memory: GuestMemory, symbols: SymbolTable, structures: Structures, kernel: BareProfile) -> None:
+        """Raises `NoStructureError` if the debug information is not that of this kernel."""
+        self._memory = memory
+        self._kernel = kernel
+        self._task = structures.struct_layout("task")
+        self._vma = structures.struct_layout("vma")
+        self._states = {
+            value: name.removeprefix(_STATE_PREFIX).lower()
+            for name, value in structures.enum_values("task_state").items()
+        }
+        self._tasks = symbols.address("tasks")
+        self._current = symbols.address("current")
+        self._start_info = symbols.address("start_info")
+        table = symbols.get("tasks")
+        assert table is not None
+        self._nr_tasks = table.size // self._task.size
+        missing = [name for name in _TASK_FIELDS if name not in self._task.fields]
+        if missing:
+            raise NoStructureError(f"struct task has no {missing[0]}")
+
+    @classmethod
+    def detect(
+        cls, kernel_elf: bytes, symbols: SymbolTable, memory: GuestMemory, kernel: BareProfile
+    ) -> "TasksProfile | None":
+        """The profile, if the kernel is this one and was built with debug information."""
+        if not all(name in symbols for name in _SYMBOLS):
+            return None
+        try:
+            return cls(memory, symbols, Structures.from_elf(kernel_elf), kernel)
+        except NoStructureError:
+            return None
+
+    @property
+    def name(self) -> str:
+        """The guest's name."""
+        return "tasks"
+
+    @property
+    def kernel_path(self) -> str:
+        """Where `file` has the kernel."""
+        return self._kernel.kernel_path
+
+    def processes(self) -> Sequence[Process]:
+        """The slots of tasks[] that are not free, by pid."""
+        try:
+            table = self._memory.read_kernel(self._tasks, self._nr_tasks * self._task.size)
+            current = read_u64(self._memory, self._current)
+        except UnreadableError:
+            return ()
+        slots = [table[i * self._task.size : (i + 1) * self._task.size] for i in range(self._nr_tasks)]
+        found = [
+            self._process(slots, index, current)
+            for index, slot in enumerate(slots)
+            if self._state(slot) != _FREE and self._pid(slot) > 0
+        ]
+        # Should two slots claim one pid, the first has it.
+        return tuple(
+            {process.pid: process for process in reversed(found)}[pid] for pid in sorted({p.pid for p in found})
+        )
+
+    def process(self, pid: int) -> Process | None:
+        """The process of that number."""
+        return next((process for process in self.processes() if process.pid == pid), None)
+
+    def current_pid(self, vcpu_id: int) -> int | None:
+        """The task that `current` points at, if it runs; there is one vcpu."""
+        running = (process.pid for process in self.processes() if process.vcpu_id == vcpu_id)
+        return next(running, None)
+
+    def write_registers(self, pid: int, registers: UserRegisters) -> bool:
+        """Change task->regs, and task->fpu if the registers have that part."""
+        index = self._slot_of(pid)
+        if index is None:
+            return False
+        regs = dict(zip(_GPR, registers.gpr, strict=True))
+        regs |= {"rip": registers.rip, "rflags": registers.rflags}
+        at = self._tasks + index * self._task.size
+        try:
+            place = self._task.fields["regs"]
+            saved = bytearray(self._memory.read_kernel(at + place.offset, place.size))
+            for name, value in regs.items():
+                struct.pack_into("<Q", saved, self._task.fields[f"regs.{name}"].offset - place.offset, value)
+            self._memory.write_kernel(at + place.offset, bytes(saved))
+            fpu = self._task.fields.get("fpu")
+            if registers.fpu is not None and fpu is not None:
+                self._memory.write_kernel(at + fpu.offset, registers.fpu[: fpu.size])
+        except UnreadableError:
+            return False
+        return True
+
+    def file(self, path: str) -> bytes | None:
+        """The kernel, or a member of the module archive."""
+        kernel = self._kernel.file(path)
+        if kernel is not None:
+            return kernel
+        try:
+            at = read_u64(self._memory, self._start_info)
+            info = StartInfo.from_bytes(self._memory.read_kernel(at, StartInfo.SIZE))
+            if info.flags & (Sif.MOD_START_PFN | Sif.MULTIBOOT_MOD):
+                return None
+            for member in members(self._memory, info.mod_start, info.mod_len):
+                if member.path == path and member.is_file:
+                    return self._memory.read_kernel(member.vaddr, member.size)
+        except UnreadableError:
+            pass
+        return None
+
+    # -- one slot
+
+    def _pid(self, slot: bytes) -> int:
+        pid = self._task.value(slot, "pid")
+        return pid if pid < 1 << 31 else 0
+
+    def _state(self, slot: bytes) -> str:
+        state = self._task.value(slot, "state")
+        return self._states.get(state, f"state {state}")
+
+    def _slot_of(self, pid: int) -> int | None:
+        """The index in tasks[] of a process."""
+        try:
+            table = self._memory.read_kernel(self._tasks, self._nr_tasks * self._task.size)
+        except UnreadableError:
+            return None
+        for index in range(self._nr_tasks):
+            slot = table[index * self._task.size : (index + 1) * self._task.size]
+            if self._state(slot) not in (_FREE, _ZOMBIE) and self._pid(slot) == pid > 0:
+                return index
+        return None
+
+    def _pid_at(self, slots: Sequence[bytes], pointer: int) -> int | None:
+        """The pid of the task that a pointer leads to; None for NULL and for what is no task."""
+        index, rest = divmod(pointer - self._tasks, self._task.size)
+        return self._pid(slots[index]) if rest == 0 and 0 <= index < len(slots) else None
+
+    def _process(self, slots: Sequence[bytes], index: int, current: int) -> Process:
+        task, slot = self._task, slots[index]
+        state = self._state(slot)
+        ended = state == _ZOMBIE
+        is_current = current == self._tasks + index * task.size and state == _RUNNING
+        user_l4 = task.value(slot, "space.user_l4")
+        return Process(
+            pid=self._pid(slot),
+            name=task.text(slot, "name"),
+            state=state,
+            parent_pid=self._pid_at(slots, task.value(slot, "parent")),
+            cr3=mfn_to_maddr(Mfn(user_l4)) if 0 < user_l4 < _MAX_MFN and not ended else None,
+            exec_path=task.text(slot, "path"),
+            load_base=task.value(slot, "load_base"),
+            entry=Vaddr(task.value(slot, "entry")),
+            auxv=b"" if ended else self._auxv(slot),
+            registers=None if ended else self._registers(slot),
+            vmas=() if ended else self._vmas(slot),
+            vcpu_id=0 if is_current else None,
+            traced_by=self._pid_at(slots, task.value(slot, "tracer")),
+            ended=ended,
+            exit_status=task.value(slot, "exit_status") if ended and "exit_status" in task.fields else None,
+        )
+
+    def _registers(self, slot: bytes) -> UserRegisters:
+        def reg(name: str) -> int:
+            return self._task.value(slot, f"regs.{name}")
+
+        # The upcall mask at the time of the trap is in the upper half of the frame's cs.
+        return UserRegisters(
+            gpr=tuple(reg(name) for name in _GPR),
+            rip=Vaddr(reg("rip")),
+            rflags=reg("rflags"),
+            cs=reg("cs") & 0xFFFF,
+            ss=reg("ss") & 0xFFFF,
+            fpu=self._task.raw(slot, "fpu") if "fpu" in self._task.fields else None,
+        )
+
+    def _elements(self, slot: bytes, array: str, count: str) -> list[bytes]:
+        """The elements in use of an array in the task that has a counter."""
+        place = self._task.fields.get(array)
+        if place is None:
+            return []
+        used = min(self._task.value(slot, count), place.count)
+        data, size = self._task.raw(slot, array), place.element_size
+        return [data[i * size : (i + 1) * size] for i in range(used)]
+
+    def _auxv(self, slot: bytes) -> bytes:
+        return b"".join(self._elements(slot, "auxv", "nr_auxv"))
+
+    def _vmas(self, slot: bytes) -> tuple[Vma, ...]:
+        layout: StructLayout = self._vma
+        return tuple(
+            Vma(
+                start=Vaddr(layout.value(data, "start")),
+                end=Vaddr(layout.value(data, "end")),
+                prot=layout.value(data, "prot"),
+                offset=layout.value(data, "offset"),
+                name=layout.text(data, "name"),
+            )
+            for data in self._elements(slot, "vmas", "nr_vmas")
+        )

@@ -1,0 +1,205 @@
+/*
+ * The instruction clock: runs the guest to an exact instruction count.
+ *
+ * Block hook. It runs before the first instruction of each block. `count` is advanced by the whole block there; `settle` takes
+ * back what did not run when an exception cuts the block short. Within an epoch (one entry) a block that was seen
+ * before costs one table look-up; everything else is `slow_block`:
+ *   1. the block's bytes are checked against its translation (blocks.c);
+ *   2. a self-modifying store that cut the previous block is accounted;
+ *   3. a stop point at the block's address, or the deadline, stops before it;
+ *   4. an instruction with a special (traps.c) at the block's start is emulated or reported;
+ *   5. when a stop point, the deadline or a special lies inside the block, the engine is told to translate the same place
+ *      again, with fewer instructions, so that the place is at a block's start next time.
+ * So each stop is at a block's start, where the engine's state is that between two instructions. `cflags_next_tb` is the
+ * engine's own way to limit the next block; leaving a hook for good is `loop_exit`, its own way to raise exceptions.
+ *
+ * The unit of `count` is the engine's: a repeated string instruction counts one for each iteration and one for the
+ * final test of RCX; with RCX = 0 just one.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include <string.h>
+
+#include "clock.h"
+
+static const uint32_t TB_CLUSTER = 0xff000000; /* the engine's blocks are of no cluster */
+
+/* Stop the engine at the next chance; the event says why. */
+void leave(struct clock *c, enum event event)
+{
+    c->event = event;
+    c->engine.emu_stop(c->engine.uc);
+}
+
+/* Leave the running block at once; go on (or stop, after `leave`) at EIP with a block of at most `limit` instructions. */
+_Noreturn void restart(struct clock *c, unsigned limit)
+{
+    *c->engine.cflags_next_tb = limit ? limit : ~0u;
+    c->limit = limit;
+    c->engine.loop_exit(c->engine.cpu);
+    __builtin_unreachable();
+}
+
+/* The instruction at `rip` of the running block has not retired, nor has what follows it. */
+void settle(struct clock *c, uint64_t rip)
+{
+    const struct line *last = c->last;
+
+    if (last && rip - last->pc < (last->tag & 0xffff))
+        c->count -= last->icount - instructions_before(last->block, rip - last->pc);
+    c->last = NULL;
+}
+
+static uint64_t current_cr3(const struct clock *c)
+{
+    return PAGE_BASE(c->engine.cr[3]);
+}
+
+/* Index of the first stop point at or above `vaddr`. */
+static uint64_t stop_point_from(const struct clock *c, uint64_t vaddr)
+{
+    uint64_t low = 0, high = c->nr_stop_points;
+
+    while (low < high) {
+        uint64_t middle = (low + high) / 2;
+        if (c->stop_points[middle].vaddr < vaddr)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+bool stop_point_at(const struct clock *c, uint64_t vaddr)
+{
+    for (uint64_t i = stop_point_from(c, vaddr); i < c->nr_stop_points && c->stop_points[i].vaddr == vaddr; i++)
+        if (c->stop_points[i].cr3 == ~(uint64_t)0 || c->stop_points[i].cr3 == current_cr3(c))
+            return true;
+    return false;
+}
+
+/* The caller asked to pass it, or a repeated string instruction comes back to itself. */
+bool stop_point_is_skipped(const struct clock *c, uint64_t vaddr)
+{
+    return (c->skip_pc == vaddr && c->skip_count == c->count) || (c->rep_pc == vaddr && c->rep_count == c->count);
+}
+
+/* The index of the first instruction inside the block (not its first) with a stop point, or its icount. */
+static unsigned first_stop_inside(const struct clock *c, uint64_t pc, const struct block *b)
+{
+    for (uint64_t i = stop_point_from(c, pc + 1); i < c->nr_stop_points; i++) {
+        uint64_t offset = c->stop_points[i].vaddr - pc;
+        if (offset >= b->size)
+            break;
+        unsigned index = instructions_before(b, offset);
+        if (offset_of_instruction(b, index) == offset && stop_point_at(c, c->stop_points[i].vaddr))
+            return index;
+    }
+    return b->icount;
+}
+
+/*
+ * A store into the running block makes the engine drop it, go back to the store and run that alone. It shows as a block of one
+ * instruction inside the previous one, whose translation is gone. Take back what the previous block did not run.
+ */
+static void account_self_modification(struct clock *c, uint64_t pc)
+{
+    struct engine *e = &c->engine;
+    uint64_t into = pc - c->last->pc;
+    uint32_t flags = *e->hflags | ((uint32_t)*e->eflags & 0x73100); /* as the engine keys blocks: TF IOPL RF VM AC */
+
+    if (into >= (c->last->tag & 0xffff) || c->last->icount == 1)
+        return;
+    if (!e->tb_lookup(e->cpu, c->last->pc, 0, flags, TB_CLUSTER | (uint32_t)c->last->limit))
+        settle(c, pc);
+}
+
+/* Remember whether the block that ran last ended in an iteration of a repeated string instruction at `pc`. */
+void note_rep(struct clock *c, uint64_t pc)
+{
+    if (c->last && c->last->block->rep && c->last->pc + c->last->block->last_offset == pc) {
+        c->rep_pc = pc;
+        c->rep_count = c->count;
+    }
+}
+
+static void run_block(struct clock *c, struct line *line)
+{
+    c->last = line;
+    c->count += line->icount;
+    if (c->count == c->deadline) {
+        /* Stop after this block, without translating what follows: that might fault. */
+        c->engine.emu_stop(c->engine.uc);
+        *c->engine.icount_high = 0;
+    }
+}
+
+static __attribute__((noinline)) void slow_block(struct clock *c, uint64_t pc, uint32_t size)
+{
+    struct block *b = block_of(c, pc, size);
+    uint64_t running_limit = c->limit;
+    struct line *line;
+    unsigned limit;
+
+    c->limit = 0;
+    if (c->last && b->icount == 1)
+        account_self_modification(c, pc);
+    note_rep(c, pc);
+    if (c->count >= c->deadline) {
+        c->last = NULL;
+        leave(c, EVENT_DEADLINE);
+        return;
+    }
+    if (unlikely(c->nr_stop_points) && stop_point_at(c, pc) && !stop_point_is_skipped(c, pc)) {
+        c->last = NULL;
+        leave(c, EVENT_STOP_POINT);
+        return;
+    }
+    limit = c->nr_stop_points ? first_stop_inside(c, pc, b) : b->icount;
+    if (unlikely(b->special_index < limit) && special_is_active(c, b)) {
+        if (b->special_index == 0)
+            special(c, pc, b);
+        limit = b->special_index;
+    }
+    bool cacheable = limit == b->icount && !running_limit;
+    if (limit > c->deadline - c->count)
+        limit = (unsigned)(c->deadline - c->count);
+    if (limit < b->icount)
+        restart(c, limit);
+    line = cacheable ? &c->lines[LINE_OF(pc)] : &c->spare;
+    line->pc = pc;
+    line->tag = c->epoch | size;
+    line->icount = b->icount;
+    line->limit = running_limit;
+    line->block = b;
+    run_block(c, line);
+}
+
+/* A block of one instruction that is known: it may continue a self-modifying block. */
+static __attribute__((noinline)) void single_block(struct clock *c, uint64_t pc, struct line *line)
+{
+    if (c->last && c->last != line && c->last->icount != 1)
+        account_self_modification(c, pc);
+    run_block(c, line);
+}
+
+/* UC_HOOK_BLOCK */
+void xdbg_block_hook(void *uc, uint64_t pc, uint32_t size, struct clock *c)
+{
+    struct line *line = &c->lines[LINE_OF(pc)];
+
+    (void)uc;
+    if (likely(line->pc == pc && line->tag == (c->epoch | size))) {
+        uint64_t count = c->count + line->icount;
+        if (likely(count < c->deadline)) {
+            if (unlikely(line->icount == 1)) {
+                single_block(c, pc, line);
+                return;
+            }
+            c->count = count;
+            c->last = line;
+            return;
+        }
+    }
+    slow_block(c, pc, size);
+}

@@ -1,0 +1,203 @@
+/*
+ * What the guest's instructions ask for: exceptions, syscall, ports, and instructions that the engine gets wrong.
+ *
+ * Exceptions come through the interrupt hook with the engine's state exact, but for one: when code runs on into a page
+ * that it cannot fetch, the engine faults while it translates the block, with EIP at the block's start and nothing of it
+ * executed. Then the block is run one instruction at a time, and the fault comes again at the right place.
+ *
+ * Instructions with a special are never left to the engine: the block hook stops before them (clock.c). The engine would not
+ * check the privilege of port instructions, would store for `ins` before it asks, reads the host's clock for `rdtsc`, decodes VEX
+ * forms as something else, and takes `int1` and `rdpmc` for invalid.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "clock.h"
+
+enum { DB = 1, GP = 13, UD = 6, PF = 14 };
+enum { PF_FETCH = 0x10, DR6_BS = 0x4000 };
+
+static void raise_exception(struct clock *c, uint64_t vector, uint64_t error_code, uint64_t software, uint64_t detail)
+{
+    c->arg[0] = vector;
+    c->arg[1] = error_code;
+    c->arg[2] = software;
+    c->arg[3] = detail;
+    leave(c, EVENT_EXCEPTION);
+}
+
+static bool canonical(uint64_t vaddr)
+{
+    return (uint64_t)((int64_t)(vaddr << 16) >> 16) == vaddr;
+}
+
+/* A fetch from `rip` on, or from a later page of the block that begins there, faulted. Nothing of the block has run. */
+static void fetch_fault(struct clock *c, uint64_t vector, uint64_t error_code, uint64_t detail)
+{
+    struct engine *e = &c->engine;
+    uint64_t rip = *e->eip;
+
+    note_rep(c, rip);
+    c->last = NULL;
+    if (c->count >= c->deadline) {
+        leave(c, EVENT_DEADLINE);
+    } else if (stop_point_at(c, rip) && !stop_point_is_skipped(c, rip)) {
+        leave(c, EVENT_STOP_POINT);
+    } else if (canonical(rip) && PAGE_BASE(detail) != PAGE_BASE(rip) &&
+               !(c->single_pc == rip && c->single_count == c->count)) {
+        c->single_pc = rip;
+        c->single_count = c->count;
+        c->limit = 1;
+        *e->cflags_next_tb = 1;
+    } else {
+        raise_exception(c, vector, error_code, 0, detail);
+    }
+}
+
+/* UC_HOOK_INTR */
+void xdbg_interrupt_hook(void *uc, uint32_t vector, struct clock *c)
+{
+    struct engine *e = &c->engine;
+    uint64_t rip = *e->eip, error_code = (uint32_t)*e->error_code;
+    bool software = *e->exception_is_int != 0;
+
+    (void)uc;
+    *e->old_exception = -1;
+    *e->exception_is_int = 0;
+    *e->cflags_next_tb = ~0u;
+    c->limit = 0;
+    if (software) {
+        c->last = NULL;
+        raise_exception(c, vector, 0, 1, 0);
+        return;
+    }
+    switch (vector) {
+    case DB: /* a trap: the instruction has retired */
+        note_rep(c, rip);
+        c->last = NULL;
+        raise_exception(c, DB, 0, 0, e->dr[6] & 0xe00f);
+        e->dr[6] = 0xffff0ff0;
+        break;
+    case PF:
+        if (error_code & PF_FETCH) {
+            fetch_fault(c, PF, error_code, e->cr[2]);
+        } else {
+            settle(c, rip);
+            raise_exception(c, PF, error_code, 0, e->cr[2]);
+        }
+        break;
+    case GP:
+        /* the engine's #GP for a fetch says nothing of the address; a block can only run into the end of the low half */
+        if (!canonical(rip) || (!c->last && PAGE_BASE(rip) == 0x7ffffffff000)) {
+            fetch_fault(c, GP, error_code, (uint64_t)1 << 47);
+            break;
+        }
+        settle(c, rip);
+        raise_exception(c, GP, error_code, 0, 0);
+        break;
+    default:
+        settle(c, rip);
+        raise_exception(c, vector, vector == 8 || (vector >= 10 && vector <= 14) ? error_code : 0, 0, 0);
+        break;
+    }
+}
+
+/* UC_HOOK_INSN_INVALID: #UD */
+bool xdbg_invalid_hook(void *uc, struct clock *c)
+{
+    (void)uc;
+    *c->engine.old_exception = -1;
+    *c->engine.cflags_next_tb = ~0u;
+    c->limit = 0;
+    settle(c, *c->engine.eip);
+    raise_exception(c, UD, 0, 0, 0);
+    return true;
+}
+
+/* UC_HOOK_INSN, syscall. Left at once: the engine would look at TF on its way. */
+void xdbg_syscall_hook(void *uc, struct clock *c)
+{
+    (void)uc;
+    if (c->last)
+        *c->engine.eip = c->last->pc + (c->last->tag & 0xffff);
+    c->last = NULL;
+    leave(c, EVENT_SYSCALL);
+    restart(c, 0);
+}
+
+/* UC_HOOK_INSN, in and ins with I/O allowed: no device answers. */
+uint32_t xdbg_in_hook(void *uc, uint32_t port, int size, struct clock *c)
+{
+    (void)uc;
+    (void)port;
+    (void)c;
+    return size == 4 ? ~0u : (1u << 8 * size) - 1;
+}
+
+/* Does the first special instruction of the block need us, as things are? */
+bool special_is_active(const struct clock *c, const struct block *block)
+{
+    return block->special != SPECIAL_IO || !c->io_allowed;
+}
+
+/* The instruction at `pc`, of `length` bytes, has been emulated. */
+static void retire(struct clock *c, uint64_t pc, unsigned length)
+{
+    struct engine *e = &c->engine;
+
+    *e->eip = pc + length;
+    c->count++;
+    if (*e->eflags & FLAG_TF)
+        raise_exception(c, DB, 0, 0, DR6_BS);
+    else if (c->count >= c->deadline)
+        leave(c, EVENT_DEADLINE);
+}
+
+/* The block that is about to run begins with a special instruction: it is not to run. */
+_Noreturn void special(struct clock *c, uint64_t pc, const struct block *block)
+{
+    struct engine *e = &c->engine;
+    struct instruction instruction;
+    uint64_t tsc = c->count + c->tsc_offset;
+
+    decode(block->bytes, block->size, &instruction);
+    c->last = NULL;
+    switch (instruction.special) {
+    case SPECIAL_CPUID:
+        c->arg[0] = instruction.length;
+        leave(c, EVENT_CPUID);
+        break;
+    case SPECIAL_RDTSC:
+    case SPECIAL_RDTSCP:
+        if (!c->rdtsc_allowed) {
+            raise_exception(c, GP, 0, 0, 0);
+            break;
+        }
+        e->regs[RAX] = (uint32_t)tsc;
+        e->regs[RDX] = tsc >> 32;
+        if (instruction.special == SPECIAL_RDTSCP)
+            e->regs[RCX] = (uint32_t)c->tsc_aux;
+        retire(c, pc, instruction.length);
+        break;
+    case SPECIAL_IO:
+        c->arg[0] = instruction.io_immediate ? instruction.io_port : (uint16_t)e->regs[RDX];
+        c->arg[1] = instruction.io_size;
+        c->arg[2] = instruction.io_write;
+        leave(c, EVENT_IO);
+        break;
+    case SPECIAL_RDPMC:
+        raise_exception(c, GP, 0, 0, 0);
+        break;
+    case SPECIAL_ICEBP: /* a trap */
+        *e->eip = pc + instruction.length;
+        c->count++;
+        raise_exception(c, DB, 0, 0, 0);
+        break;
+    case SPECIAL_SYSENTER:
+        leave(c, EVENT_SYSENTER);
+        break;
+    default: /* VEX, EVEX: AVX is not there */
+        raise_exception(c, UD, 0, 0, 0);
+        break;
+    }
+    restart(c, 0);
+}
