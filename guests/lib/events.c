@@ -44,9 +44,7 @@ void events_take(struct regs *regs)
 
 void events_init(void)
 {
-    if (hypercall_update_va_mapping((unsigned long)shared_info_page,
-                                    start_info->shared_info | PTE_PRESENT | PTE_WRITABLE | PTE_ACCESSED | PTE_DIRTY | PTE_NX,
-                                    UVMF_INVLPG | UVMF_LOCAL))
+    if (kernel_map(shared_info_page, start_info->shared_info / PAGE_SIZE, PROT_READ | PROT_WRITE))
         fail("cannot map the shared info page");
     for (unsigned word = 0; word < 64; word++)
         shared_info->evtchn_mask[word] = ~0ul;

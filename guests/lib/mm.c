@@ -47,12 +47,19 @@ uint64_t machine_address(const void *va)
 
 uint64_t rights(int prot)
 {
-    return PTE_PRESENT | PTE_ACCESSED | (prot & PROT_WRITE ? PTE_WRITABLE | PTE_DIRTY : 0) | (prot & PROT_EXEC ? 0 : no_execute);
+    uint64_t write = prot & PROT_WRITE ? PTE_WRITABLE | PTE_DIRTY : 0;
+
+    return PTE_PRESENT | PTE_ACCESSED | write | (prot & PROT_EXEC ? 0 : no_execute);
+}
+
+long kernel_map(const void *va, unsigned long mfn, int prot)
+{
+    return hypercall_update_va_mapping((unsigned long)va, mfn * PAGE_SIZE | rights(prot), UVMF_INVLPG | UVMF_LOCAL);
 }
 
 long kernel_protect(const void *va, int prot)
 {
-    return hypercall_update_va_mapping((unsigned long)va, va_to_mfn(va) * PAGE_SIZE | rights(prot), UVMF_INVLPG | UVMF_LOCAL);
+    return kernel_map(va, va_to_mfn(va), prot);
 }
 
 /*

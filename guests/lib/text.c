@@ -1,4 +1,4 @@
-/* Memory and text, for kernel and programs. The loops are left to gcc, which must not turn them into calls of themselves. */
+/* Memory and text, for kernel and programs. Built so that gcc does not turn the loops into calls of themselves. */
 #include <pv/text.h>
 
 #include <stdint.h>

@@ -1,6 +1,6 @@
 /*
- * The module: a cpio archive in the "newc" format. Each member is a header of 110 characters ("070701" and 13 numbers of
- * 8 hexadecimal digits), its name and its content, the latter two padded to 4 bytes. The last is named TRAILER!!!.
+ * The module: a cpio archive in the "newc" format. Each member is a header of 110 characters ("070701" and 13 numbers
+ * of 8 hexadecimal digits), its name and its content, the latter two padded to 4 bytes. The last is TRAILER!!!.
  */
 #include "kernel.h"
 

@@ -167,6 +167,7 @@ static void registers_fill(struct task *task)
         uint32_t mxcsr;
     } fresh = {.control = 0x37f, .mxcsr = 0x1f80};
 
+    task->regs = (struct regs){.rsp = task->regs.rsp};
     task->regs.rip = task->entry;
     task->regs.cs = FLAT_USER_CS;
     task->regs.ss = FLAT_USER_SS;

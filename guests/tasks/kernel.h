@@ -5,9 +5,10 @@
  * task whose address space is loaded, or NULL; the kernel idles if current's state is not TASK_RUNNING.
  *
  * A task has no kernel stack. Whenever the kernel is entered from user mode the registers go into task->regs, and they
- * come from there when it returns: so for every task but one that is in user mode at the moment, task->regs is the
- * truth. A system call that has to wait leaves a state in the task (what it waits for) and is completed by whoever makes
- * it come true, who also writes its result into task->regs.rax. The kernel runs with events masked, except to idle.
+ * come from there when it returns: so for every task but one that is in user mode at the moment, task->regs is
+ * the truth. A system call that has to wait leaves a state in the task (what it waits for) and is completed by whoever
+ * makes it come true, who also writes its result into task->regs.rax. The kernel runs with events masked, except to
+ * idle.
  *
  * task->space has the frames of the two top-level page tables. The processor's cr3 is user_l4 in user mode and
  * kernel_l4 in kernel mode; both lead to the same user pages. task->vmas tells what lies where and from which file;
@@ -108,13 +109,17 @@ void program_share(struct program *program, uint64_t va, uint64_t mfn);
 int task_load(struct task *task, const char *path, int argc, char argv[][32]);
 int task_load_from_user(struct task *task, const struct task *caller, uint64_t path, uint64_t argv);
 
+/* fork.c */
+void task_copy(struct task *child, struct task *parent);
+int task_exec(struct task *task, uint64_t path, uint64_t argv);
+
 /* memory.c: the memory of any task, through the kernel's own mapping of its frames. False: not all is mapped so. */
 bool user_read(const struct task *task, void *to, uint64_t va, size_t size);
 bool user_write(const struct task *task, uint64_t va, const void *from, size_t size);
 bool user_read_text(const struct task *task, char *to, uint64_t va, size_t size);
 bool user_poke(struct task *task, uint64_t va, const void *from, size_t size);
 void user_frames_free(struct task *task);
-int user_copy(struct task *child, const struct task *parent);
+void user_frames_copy(struct task *child, const struct task *parent);
 
 /* task.c */
 struct task *task_new(struct task *parent);
@@ -128,6 +133,8 @@ void task_complete_wait(struct task *task);
 void schedule_init(void);
 void task_sleep(struct task *task, uint64_t wake_ns);
 void schedule_yield(void);
+void schedule_leave(struct task *task);
+void fpu_save(struct task *task);
 _Noreturn void schedule(void);
 
 /* trap.c */

@@ -97,3 +97,17 @@ void user_frames_free(struct task *task)
                 page_free(mfn_to_va((entry & PTE_FRAME) / PAGE_SIZE));
         }
 }
+
+/* The same frames where they are shared, copies of the others. The child's list of mappings is the parent's. */
+void user_frames_copy(struct task *child, const struct task *parent)
+{
+    for (const struct vma *vma = parent->vmas; vma < parent->vmas + parent->nr_vmas; vma++)
+        for (uint64_t va = vma->start; va < vma->end; va += PAGE_SIZE) {
+            uint64_t entry = user_pte(&parent->space, va);
+
+            if (program_owns(parent->program, (entry & PTE_FRAME) / PAGE_SIZE))
+                user_map(&child->space, va, (entry & PTE_FRAME) / PAGE_SIZE, prot_of(entry));
+            else if (entry & PTE_PRESENT)
+                page_copy(child, va, entry);
+        }
+}

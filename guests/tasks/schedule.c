@@ -78,10 +78,25 @@ static struct task *pick(void)
     return NULL;
 }
 
+/* A running task's floating point registers are in the processor only. */
+void fpu_save(struct task *task)
+{
+    if (task && task == current)
+        __asm__ volatile("fxsave64 %0" : "=m"(task->fpu));
+}
+
+/* Leaves the task's address space, so that it can be taken down. */
+void schedule_leave(struct task *task)
+{
+    if (task != current)
+        return;
+    address_space_switch(NULL);
+    current = NULL;
+}
+
 static void switch_to(struct task *next)
 {
-    if (current)
-        __asm__ volatile("fxsave64 %0" : "=m"(current->fpu));
+    fpu_save(current);
     address_space_switch(&next->space);
     __asm__ volatile("fxrstor64 %0" : : "m"(next->fpu));
     current = next;

@@ -7,22 +7,21 @@
 
 #define LATER INT64_MIN
 
-typedef long syscall_handler(struct task *task, uint64_t a1, uint64_t a2, uint64_t a3, uint64_t a4);
+typedef long syscall_handler(struct task *task, const uint64_t arg[4]);
 
-#define UNUSED(...) (void)sizeof((uint64_t[]){__VA_ARGS__})
-
-static long sys_exit(struct task *task, uint64_t status, uint64_t a2, uint64_t a3, uint64_t a4)
+static long sys_exit(struct task *task, const uint64_t arg[4])
 {
-    UNUSED(a2, a3, a4);
+    uint64_t status = arg[0];
+
     task_exit(task, status & 0xff);
     return LATER;
 }
 
-static long sys_write(struct task *task, uint64_t text, uint64_t length, uint64_t a3, uint64_t a4)
+static long sys_write(struct task *task, const uint64_t arg[4])
 {
+    uint64_t text = arg[0], length = arg[1];
     char part[128];
 
-    UNUSED(a3, a4);
     for (uint64_t done = 0; done < length; done += sizeof(part)) {
         uint64_t size = length - done < sizeof(part) ? length - done : sizeof(part);
 
@@ -33,12 +32,12 @@ static long sys_write(struct task *task, uint64_t text, uint64_t length, uint64_
     return length;
 }
 
-static long sys_spawn(struct task *task, uint64_t path, uint64_t argv, uint64_t a3, uint64_t a4)
+static long sys_spawn(struct task *task, const uint64_t arg[4])
 {
+    uint64_t path = arg[0], argv = arg[1];
     struct task *child = task_new(task);
     int error;
 
-    UNUSED(a3, a4);
     if (!child)
         return ERROR_no_memory;
     error = task_load_from_user(child, task, path, argv);
@@ -48,9 +47,10 @@ static long sys_spawn(struct task *task, uint64_t path, uint64_t argv, uint64_t 
     return error;
 }
 
-static long sys_wait(struct task *task, uint64_t pid, uint64_t status, uint64_t a3, uint64_t a4)
+static long sys_wait(struct task *task, const uint64_t arg[4])
 {
-    UNUSED(a3, a4);
+    uint64_t pid = arg[0], status = arg[1];
+
     task->state = TASK_WAITING;
     task->wait_pid = pid;
     task->wait_status = status;
@@ -58,49 +58,52 @@ static long sys_wait(struct task *task, uint64_t pid, uint64_t status, uint64_t 
     return LATER;
 }
 
-static long sys_sleep(struct task *task, uint64_t milliseconds, uint64_t a2, uint64_t a3, uint64_t a4)
+static long sys_sleep(struct task *task, const uint64_t arg[4])
 {
-    UNUSED(a2, a3, a4);
+    uint64_t milliseconds = arg[0];
+
     if (milliseconds > 1000000)
         return ERROR_bad_argument;
     task_sleep(task, now_ns() + milliseconds * NS_PER_MS);
     return 0;
 }
 
-static long sys_getpid(struct task *task, uint64_t a1, uint64_t a2, uint64_t a3, uint64_t a4)
+static long sys_getpid(struct task *task, const uint64_t arg[4])
 {
-    UNUSED(a1, a2, a3, a4);
+    (void)arg;
     return task->pid;
 }
 
-static long sys_kill(struct task *task, uint64_t pid, uint64_t a2, uint64_t a3, uint64_t a4)
+static long sys_kill(struct task *task, const uint64_t arg[4])
 {
+    uint64_t pid = arg[0];
     struct task *victim = task_find(pid);
 
-    UNUSED(a2, a3, a4);
     if (!victim || victim == &tasks[0] || victim->state == TASK_ZOMBIE)
         return ERROR_no_process;
     task_signal(victim, SIGNAL_KILL);
     return victim == task ? LATER : 0;
 }
 
-static long sys_yield(struct task *task, uint64_t a1, uint64_t a2, uint64_t a3, uint64_t a4)
+static long sys_yield(struct task *task, const uint64_t arg[4])
 {
+    (void)arg;
     (void)task;
-    UNUSED(a1, a2, a3, a4);
     schedule_yield();
     return 0;
 }
 
-static long sys_trace(struct task *task, uint64_t op, uint64_t pid, uint64_t address, uint64_t data)
+static long sys_trace(struct task *task, const uint64_t arg[4])
 {
+    uint64_t op = arg[0], pid = arg[1], address = arg[2], data = arg[3];
     long result = trace(task, op, pid, address, data);
 
     return op == TRACE_WAIT && result == 0 ? LATER : result;
 }
 
-static long sys_read_file(struct task *task, uint64_t path, uint64_t offset, uint64_t buffer, uint64_t length)
+static long sys_read_file(struct task *task, const uint64_t arg[4])
 {
+    uint64_t path = arg[0], offset = arg[1], buffer = arg[2], length = arg[3];
     char name[32];
     const char *content;
     size_t size;
@@ -117,23 +120,22 @@ static long sys_read_file(struct task *task, uint64_t path, uint64_t offset, uin
     return user_write(task, buffer, content + offset, length) ? (long)length : ERROR_bad_address;
 }
 
-static long sys_fork(struct task *task, uint64_t a1, uint64_t a2, uint64_t a3, uint64_t a4)
+static long sys_fork(struct task *task, const uint64_t arg[4])
 {
+    (void)arg;
     struct task *child = task_new(task);
 
-    UNUSED(a1, a2, a3, a4);
     if (!child)
         return ERROR_no_memory;
     task_copy(child, task);
-    child->regs.rax = 0;
     return child->pid;
 }
 
-static long sys_exec(struct task *task, uint64_t path, uint64_t argv, uint64_t a3, uint64_t a4)
+static long sys_exec(struct task *task, const uint64_t arg[4])
 {
+    uint64_t path = arg[0], argv = arg[1];
     int error = task_exec(task, path, argv);
 
-    UNUSED(a3, a4);
     return error ? error : LATER;
 }
 
@@ -145,11 +147,12 @@ static syscall_handler *const handlers[NR_SYSCALLS] = {
 
 void syscall(struct task *task)
 {
-    const struct regs *regs = &task->regs;
+    const uint64_t arg[4] = {task->regs.rdi, task->regs.rsi, task->regs.rdx, task->regs.r10};
+    uint64_t number = task->regs.rax;
     long result = ERROR_no_call;
 
-    if (regs->rax < NR_SYSCALLS && handlers[regs->rax])
-        result = handlers[regs->rax](task, regs->rdi, regs->rsi, regs->rdx, regs->r10);
+    if (number < NR_SYSCALLS && handlers[number])
+        result = handlers[number](task, arg);
     if (result != LATER)
         task->regs.rax = result;
 }

@@ -58,10 +58,7 @@ void task_exit(struct task *task, int status)
 {
     if (task == &tasks[0])
         last_exit(status);
-    if (task == current) {
-        address_space_switch(NULL);
-        current = NULL;
-    }
+    schedule_leave(task);
     user_frames_free(task);
     address_space_destroy(&task->space);
     task->nr_vmas = 0;
@@ -69,8 +66,9 @@ void task_exit(struct task *task, int status)
     task->state = TASK_ZOMBIE;
     children_leave(task);
     trace_forget(task);
-    task_complete_wait(&tasks[0]);
-    task_complete_wait(task->parent);
+    if (task->parent != &tasks[0])
+        task_complete_wait(task->parent); /* which may free the task */
+    task_complete_wait(&tasks[0]);        /* of the task itself, or of children that it left behind */
 }
 
 /* A signal ends a process, unless somebody traces it and shall hear of it first. */

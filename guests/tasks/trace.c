@@ -114,8 +114,9 @@ static long peek(struct task *tracer, const struct task *task, uint64_t address,
 {
     uint64_t word;
 
-    return user_read(task, &word, address, sizeof(word)) && user_write(tracer, to, &word, sizeof(word)) ? 0
-                                                                                                        : ERROR_bad_address;
+    if (!user_read(task, &word, address, sizeof(word)) || !user_write(tracer, to, &word, sizeof(word)))
+        return ERROR_bad_address;
+    return 0;
 }
 
 static long info(struct task *tracer, const struct task *task, uint64_t to)

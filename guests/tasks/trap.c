@@ -28,7 +28,8 @@ static void step_done(struct task *task)
 
 static void report(const struct task *task, int signal)
 {
-    printk("%s (pid %d): signal %d, vector %lu at %lx", task->name, task->pid, signal, task->regs.vector, task->regs.rip);
+    printk("%s (pid %d): signal %d, ", task->name, task->pid, signal);
+    printk("vector %lu at %lx", task->regs.vector, task->regs.rip);
     if (task->regs.vector == VECTOR_PF)
         printk(", address %lx", shared_info->vcpu_info[0].arch.cr2);
     printk("\n");

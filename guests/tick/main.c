@@ -3,7 +3,7 @@
  *
  * Each step makes events in one way and counts the upcalls that they give: the timer by set_timer_op, by VCPUOP
  * single-shot and periodic; a port that is masked, the vcpu's upcall mask, both of which hold events back and lose none;
- * blocking and polling for them; an IPI and an interdomain channel whose both ends are here.
+ * blocking and polling for them; an IPI, and an interdomain channel with both ends here.
  *
  * Expect: exit 0
  * Expect-output: 13 steps, 0 wrong

@@ -7,8 +7,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # for the modules of this folder, which a server process imports too
 
-from rsp_client import Client  # noqa: E402
-from rsp_fake import FakeTarget  # noqa: E402
+from rsp_client import Client
+from rsp_fake import FakeTarget
 
 
 @pytest.fixture

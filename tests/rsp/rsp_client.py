@@ -15,7 +15,7 @@ GDB_FEATURES = (
 class Client:
     """The other side: sends payloads, returns the payloads that come back, and checks all framing."""
 
-    def __init__(self, target: FakeTarget, *, features: bytes | None = GDB_FEATURES, ack: bool = False) -> None:
+    def __init__(self, target: BareTarget, *, features: bytes | None = GDB_FEATURES, ack: bool = False) -> None:
         self.target = target
         self.connection = Connection(target)
         self.ack = True
@@ -25,22 +25,22 @@ class Client:
             assert self.ask(b"QStartNoAckMode") == b"OK"
             self.ack = False
 
-    def send(self, payload: bytes):
+    def send(self, payload: bytes) -> list[bytes]:
         self.connection.receive(frame(escape(payload)))
         return self.replies()
 
-    def replies(self):
+    def replies(self) -> list[bytes]:
         data = self.connection.data_to_send()
         if self.ack:
             data = re.sub(rb"\+(?=\$|\Z)", b"", data)
         return payloads(data)
 
-    def ask(self, payload: bytes):
+    def ask(self, payload: bytes) -> bytes:
         (reply,) = self.send(payload)
         return reply
 
 
-def payloads(data: bytes):
+def payloads(data: bytes) -> list[bytes]:
     """The payloads in a stream of packets; anything else in it is an error."""
     found = re.findall(rb"\$([^$#]*)#([0-9a-f]{2})", data)
     assert b"".join(b"$%s#%s" % pair for pair in found) == data

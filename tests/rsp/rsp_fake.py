@@ -1,14 +1,18 @@
 """A target without a CPU: every instruction is one byte long and does nothing but go to the next.
 
-Bytes of its text may be: 0x90 nothing, 0xcc trap of its own, 0xf4 end of the process, 0xb0 write to, 0xa0 read from `DATA`.
+Bytes of its text may be: 0x90 nothing, 0xcc trap of its own, 0xf4 end of the process, 0xb0 write to `DATA`, 0xa0 read
+from it.
 """
 
 import errno
+from collections.abc import Iterator, Sequence
 
 from xdbg.rsp import registers
 from xdbg.rsp.replies import (
     ExitReply,
     HwBreak,
+    StopEvent,
+    StopReason,
     StopReply,
     SwBreak,
     WatchHit,
@@ -17,6 +21,7 @@ from xdbg.rsp.signals import Signal
 from xdbg.rsp.target import (
     BreakpointKind,
     FileStat,
+    ResumeAction,
     ResumeKind,
     TargetError,
     ThreadInfo,
@@ -36,10 +41,10 @@ class FakeFile:
     def __init__(self, data: bytes) -> None:
         self.data = data
 
-    def stat(self):
+    def stat(self) -> FileStat:
         return FileStat(len(self.data))
 
-    def pread(self, count: int, offset: int):
+    def pread(self, count: int, offset: int) -> bytes:
         return self.data[offset : offset + count]
 
 
@@ -66,19 +71,19 @@ class BareTarget:
         register = registers.BY_NAME[name]
         self.regs[thread][register.number] = value.to_bytes(register.size, "little")
 
-    def get(self, thread: Thread, name: str):
+    def get(self, thread: Thread, name: str) -> int:
         return int.from_bytes(self.regs[thread][registers.BY_NAME[name].number], "little")
 
-    def threads(self):
+    def threads(self) -> Sequence[ThreadInfo]:
         return tuple(self.infos)
 
-    def is_alive(self, thread: Thread):
+    def is_alive(self, thread: Thread) -> bool:
         return any(info.thread == thread for info in self.infos)
 
-    def stop_status(self):
+    def stop_status(self) -> StopEvent:
         return self.status
 
-    def read_registers(self, thread: Thread):
+    def read_registers(self, thread: Thread) -> bytes:
         return b"".join(self.regs[thread][: len(registers.G_REGISTERS)])
 
     def write_registers(self, thread: Thread, block: bytes) -> None:
@@ -87,7 +92,7 @@ class BareTarget:
         for register in registers.G_REGISTERS:
             self.regs[thread][register.number] = block[register.offset : register.offset + register.size]
 
-    def read_register(self, thread: Thread, regnum: int):
+    def read_register(self, thread: Thread, regnum: int) -> bytes:
         if regnum >= len(registers.REGISTERS):
             raise TargetError(errno.EINVAL, "no such register")
         return self.regs[thread][regnum]
@@ -97,7 +102,7 @@ class BareTarget:
             raise TargetError(errno.EINVAL, "wrong size")
         self.regs[thread][regnum] = value
 
-    def read_memory(self, thread: Thread, vaddr: int, length: int):
+    def read_memory(self, thread: Thread, vaddr: int, length: int) -> bytes:
         del thread
         parts = []
         while length > 0 and (page := self.pages.get(vaddr & -PAGE)) is not None:
@@ -150,7 +155,7 @@ class FakeTarget(BareTarget):
     def remove_watchpoint(self, thread: Thread, kind: int, vaddr: int, length: int) -> None:
         self.points.discard((thread.pid, kind, vaddr, length))
 
-    def target_xml(self, annex: str):
+    def target_xml(self, annex: str) -> bytes:
         return registers.description(annex)
 
     def exec_file(self, pid: int) -> str:
@@ -158,11 +163,11 @@ class FakeTarget(BareTarget):
             raise TargetError(errno.ENOENT)
         return "/boot/fake"
 
-    def auxv(self, thread: Thread):
+    def auxv(self, thread: Thread) -> bytes:
         del thread
         return bytes(range(256)) * 2
 
-    def open_file(self, pid: int, path: str):
+    def open_file(self, pid: int, path: str) -> FakeFile:
         if path != "/proc/version":
             raise TargetError(errno.ENOENT)
         return FakeFile(b"}#$* %d" % pid)
@@ -170,14 +175,14 @@ class FakeTarget(BareTarget):
     def read_link(self, pid: int, path: str) -> str:
         return f"/link/{pid}{path}"
 
-    def monitor(self, thread: Thread, command: str):
+    def monitor(self, thread: Thread, command: str) -> Iterator[str]:
         yield f"{command} on {thread.pid if thread else None}\n"
         if command == "fail":
             raise TargetError(errno.EINVAL, "it failed")
         if command == "much":
             yield "x" * 10000
 
-    def attach(self, pid: int):
+    def attach(self, pid: int) -> StopReply:
         if pid not in {7, 8}:
             raise TargetError(errno.ESRCH, "no such process")
         thread = Thread(pid, pid)
@@ -195,7 +200,7 @@ class FakeTarget(BareTarget):
         self.detach(pid)
         self.killed.append(pid)
 
-    def run(self, limit: int = 10000):
+    def run(self, limit: int = 10000) -> StopEvent:
         """Executes what the last `resume` asked for; returns the stop."""
         thread = next(i.thread for i in self.infos if (a := action_for(self.actions, i.thread)) and a.kind)
         for info in self.infos:
@@ -229,7 +234,7 @@ class FakeTarget(BareTarget):
                 return self._stopped(thread)
         return self._stopped(thread, signal=Signal.INT)
 
-    def _stopped(self, thread: Thread, *reasons: StopReason, signal: int = Signal.TRAP):
+    def _stopped(self, thread: Thread, *reasons: StopReason, signal: int = Signal.TRAP) -> StopReply:
         expedited = {n: self.regs[thread][n] for n in (registers.RBP, registers.RSP, registers.RIP)}
         self.status = StopReply(signal, thread, reasons, expedited, 0)
         return self.status

@@ -1,10 +1,8 @@
-"""Serves the fake target on stdin and stdout, for ``target remote | python serve_fake.py``; packets are logged to argv[1]."""
+"""Serves the fake target on stdin and stdout, for ``target remote | python serve_fake.py LOG``; packets are logged."""
 
 import os
 import sys
 from pathlib import Path
-
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 
 from rsp_fake import FakeTarget
 

@@ -29,7 +29,7 @@ CONVERSATION = [
 ]
 
 
-def talk(*pieces: bytes):
+def talk(*pieces: bytes) -> bytes:
     connection = Connection(FakeTarget())
     replies = b""
     for piece in pieces:

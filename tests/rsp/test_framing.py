@@ -39,7 +39,7 @@ STREAMS = [
 ]
 
 
-def decode(decoder: Decoder, *pieces: bytes):
+def decode(decoder: Decoder, *pieces: bytes) -> list[bytes | Mark]:
     found = []
     for piece in pieces:
         decoder.feed(piece)

@@ -1,4 +1,4 @@
-"""Invariants under random input: nothing raises, what is kept is bounded, each valid request is answered exactly once."""
+"""Invariants under random input: nothing raises, what is kept is bounded, each request is answered exactly once."""
 
 import re
 
@@ -51,7 +51,7 @@ class Told:
     def __init__(self) -> None:
         self.connection = Connection(ExpressionTarget())
 
-    def answers(self, data: bytes):
+    def answers(self, data: bytes) -> list[bytes]:
         self.connection.receive(data)
         found = []
         while sent := self.connection.data_to_send():
@@ -60,7 +60,7 @@ class Told:
         return [payload for payload in found if payload == b"OK" or not payload.startswith(b"O")]
 
 
-def ends_the_session(payload: bytes):
+def ends_the_session(payload: bytes) -> bool:
     return payload[:1] in {b"D", b"k"} or payload.startswith(b"vKill")
 
 

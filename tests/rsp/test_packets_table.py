@@ -1,10 +1,11 @@
 """(bytes in, bytes out) for every packet, on a fresh fake target with gdb's features agreed on."""
 
 import zlib
+from typing import Any
 
 import pytest
 from rsp_client import Client
-from rsp_fake import DATA, KERNEL, STACK, TEXT, BareTarget, ExpressionTarget
+from rsp_fake import DATA, KERNEL, STACK, TEXT, BareTarget, ExpressionTarget, FakeTarget
 
 from xdbg.rsp import registers, table
 from xdbg.rsp.connection import Departure, State
@@ -14,8 +15,23 @@ from xdbg.rsp.signals import Signal
 from xdbg.rsp.target import BreakpointKind, ResumeAction, ResumeKind, WatchKind
 from xdbg.rsp.threadid import ALL, EVERY_THREAD, Thread, ThreadId
 
+
+class ZeroTarget(BareTarget):
+    """All of its memory is there, and zero."""
+
+    def read_memory(self, thread: Thread, vaddr: int, length: int) -> bytes:
+        del thread, vaddr
+        return bytes(length)
+
+
 K1 = b"p%x.1" % KERNEL
 K2 = b"p%x.2" % KERNEL
+
+FSTAT = b"".join(
+    number.to_bytes(size, "big")
+    for number, size in [(0, 4), (0, 4), (0o100444, 4), (1, 4), (0, 4), (0, 4), (0, 4), (6, 8), (512, 8), (1, 8)]
+) + bytes(12)
+"""struct stat of a file of six bytes: device to device type, size, block size, blocks, three times."""
 
 EXCHANGES = {
     "must reply empty": [(b"vMustReplyEmpty", b"")],
@@ -37,10 +53,20 @@ EXCHANGES = {
         (b"Hx1", b""),
         (b"Z5,1000,1", b""),
     ],
-    "a name is not cut in mid-word": [(b"qCx", b""), (b"vContx", b""), (b"vKillAll", b""), (b"QStartNoAckModeX", b"")],
+    "a name is not cut in mid-word": [
+        (b"qCx", b""),
+        (b"vContx", b""),
+        (b"vKillAll", b""),
+        (b"QStartNoAckModeX", b""),
+    ],
     "extended mode": [(b"!", b"OK")],
     "stop status": [(b"?", b"T05thread:%s;" % K1)],
-    "qAttached": [(b"qAttached", b"1"), (b"qAttached:%x" % KERNEL, b"1"), (b"qAttached:0", b"E22"), (b"qAttachedx", b"")],
+    "qAttached": [
+        (b"qAttached", b"1"),
+        (b"qAttached:%x" % KERNEL, b"1"),
+        (b"qAttached:0", b"E22"),
+        (b"qAttachedx", b""),
+    ],
     "current thread": [
         (b"qC", b"QC" + K1),
         (b"Hg" + K2, b"OK"),
@@ -55,6 +81,9 @@ EXCHANGES = {
         (b"qC", b"QC" + K1),
         (b"Hc-1", b"OK"),
         (b"Hcz", b"E22"),
+        (b"Hcp7.70", b"OK"),
+        (b"c1000", b"E03"),
+        (b"s", b"E03"),
     ],
     "thread alive": [(b"T" + K2, b"OK"), (b"Tp%x.3" % KERNEL, b"E03"), (b"T", b"E22"), (b"Tp1.-1", b"E03")],
     "thread list": [(b"qfThreadInfo", b"m" + K1 + b"," + K2), (b"qsThreadInfo", b"l")],
@@ -63,7 +92,8 @@ EXCHANGES = {
         (
             b"qXfer:threads:read::0,1000",
             b'l<?xml version="1.0"?>\n<threads>\n<thread id="%s" core="0" name="vcpu0">running</thread>\n'
-            b'<thread id="%s" core="1" name="v&lt;&amp;&gt;&quot;1">idle &lt;&amp;&gt;</thread>\n</threads>\n' % (K1, K2),
+            b'<thread id="%s" core="1" name="v&lt;&amp;&gt;&quot;1">idle &lt;&amp;&gt;</thread>\n'
+            b"</threads>\n" % (K1, K2),
         )
     ],
     "one register": [
@@ -131,7 +161,12 @@ EXCHANGES = {
         (b"qSearch:memory:%x;1000;" % DATA, b"E22"),
         (b"qSearch:memory:%x;1000" % DATA, b"E22"),
     ],
-    "crc": [(b"X%x,9:123456789" % DATA, b"OK"), (b"qCRC:%x,9" % DATA, b"C376e6e7"), (b"qCRC:0,9", b"E14"), (b"qCRC:", b"E22")],
+    "crc": [
+        (b"X%x,9:123456789" % DATA, b"OK"),
+        (b"qCRC:%x,9" % DATA, b"C376e6e7"),
+        (b"qCRC:0,9", b"E14"),
+        (b"qCRC:", b"E22"),
+    ],
     "resume kinds": [(b"vCont?", b"vCont;c;C;s;S;t;r")],
     "all threads stay stopped": [(b"vCont;t", b"T05thread:%s;" % K1)],
     "malformed resumes": [
@@ -169,7 +204,7 @@ EXCHANGES = {
         (b"vFile:pread:0,100,0", b"F6;}#$* 7"),
         (b"vFile:pread:0,2,1", b"F2;#$"),
         (b"vFile:pread:0,2,100", b"F0;"),
-        (b"vFile:fstat:0", b"F40;" + bytes(8) + b"\0\0\x81\x24\0\0\0\x01" + bytes(12) + bytes(7) + b"\x06" + bytes(6) + b"\2\0" + bytes(7) + b"\1" + bytes(12)),
+        (b"vFile:fstat:0", b"F40;" + FSTAT),
         (b"vFile:close:0", b"F0"),
         (b"vFile:close:0", b"F-1,9"),
         (b"vFile:pread:0,2,1", b"F-1,9"),
@@ -183,7 +218,10 @@ EXCHANGES = {
     ],
     "monitor": [
         (b"qRcmd,%s" % b"hi".hex().encode(), [b"O" + b"hi on 4194305\n".hex().encode(), b"OK"]),
-        (b"qRcmd,%s" % b"fail".hex().encode(), [b"O" + b"fail on 4194305\n".hex().encode(), b"O" + b"it failed\n".hex().encode(), b"E22"]),
+        (
+            b"qRcmd,%s" % b"fail".hex().encode(),
+            [b"O" + b"fail on 4194305\n".hex().encode(), b"O" + b"it failed\n".hex().encode(), b"E22"],
+        ),
         (b"qRcmd,6", b"E22"),
     ],
     "attach, look, detach, kill": [
@@ -413,21 +451,14 @@ def test_replies_are_never_longer_than_the_packet_size(client: Client, target: F
 def test_a_search_finds_what_lies_across_its_chunks_and_gives_up_when_it_is_too_long(
     client: Client, target: FakeTarget
 ) -> None:
-    class Endless(dict):
-        def get(self, key: int, default: object = None):
-            return dict.get(self, key, Endless.page)
-
-        page = bytearray(0x1000)
-
-    target.pages = Endless()
+    target.pages = {number * 0x1000: bytearray(0x1000) for number in range(0x200)}
     target.pages[0x10000] = bytearray(b"\0" * 0xFFC + b"need")
     target.pages[0x11000] = bytearray(b"le" + b"\0" * 0xFFE)
     target.pages[0x20000 - 0x1000] = bytearray(b"\0" * 0xFFF + b"n")
     target.pages[0x20000] = bytearray(b"eedle" + b"\0" * 0xFFB)
     assert client.ask(b"qSearch:memory:0;100000;needle") == b"1,10ffc"
     assert client.ask(b"qSearch:memory:10ffd;100000;needle") == b"1,1ffff"
-    target.read_memory = lambda thread, vaddr, length: bytes(length)
-    assert client.ask(b"qSearch:memory:0;ffffffffffff;needle") == b"E27"
+    assert Client(ZeroTarget()).ask(b"qSearch:memory:0;ffffffffffff;needle") == b"E27"
 
 
 def test_the_crc_is_what_gdb_computes(client: Client, target: FakeTarget) -> None:

@@ -1,5 +1,7 @@
 """Every reply as payload, for gdb's features and for a client that offered none."""
 
+from typing import Any
+
 import pytest
 
 from xdbg.rsp.client import ClientFeatures
@@ -15,7 +17,9 @@ from xdbg.rsp.replies import (
     HwBreak,
     LibrariesChanged,
     NoResumed,
+    Reply,
     SignalledReply,
+    StopReason,
     StopReply,
     SwBreak,
     SyscallStop,
@@ -34,7 +38,7 @@ NONE = ClientFeatures()
 THREAD = Thread(0x41, 0x43)
 
 
-def stop(*reasons: StopReason, **more: Any):
+def stop(*reasons: StopReason, **more: Any) -> StopReply:
     return StopReply(Signal.TRAP, THREAD, reasons, **more)
 
 
@@ -45,7 +49,7 @@ def stop(*reasons: StopReason, **more: Any):
         (StopReply(Signal.INT, THREAD, core=2), b"T02thread:p41.43;core:2;", b"T02thread:43;core:2;"),
         (stop(SwBreak()), b"T05swbreak:;thread:p41.43;", b"T05thread:43;"),
         (stop(HwBreak()), b"T05hwbreak:;thread:p41.43;", b"T05thread:43;"),
-        (stop(WatchHit(2, 0xFFFF800000001000)), b"T05watch:ffff800000001000;thread:p41.43;", b"T05watch:ffff800000001000;thread:43;"),
+        (stop(WatchHit(2, 1 << 47)), b"T05watch:800000000000;thread:p41.43;", b"T05watch:800000000000;thread:43;"),
         (stop(WatchHit(3, 16)), b"T05rwatch:10;thread:p41.43;", b"T05rwatch:10;thread:43;"),
         (stop(WatchHit(4, 16)), b"T05awatch:10;thread:p41.43;", b"T05awatch:10;thread:43;"),
         (stop(Forked(Thread(0x44, 0x44))), b"T05fork:p44.44;thread:p41.43;", b"T05thread:43;"),
@@ -53,10 +57,10 @@ def stop(*reasons: StopReason, **more: Any):
         (stop(VforkDone()), b"T05vforkdone:;thread:p41.43;", b"T05thread:43;"),
         (stop(Execed("/a")), b"T05exec:2f61;thread:p41.43;", b"T05thread:43;"),
         (stop(LibrariesChanged()), b"T05library:;thread:p41.43;", b"T05library:;thread:43;"),
-        (stop(SyscallStop(16, entry=True)), b"T05syscall_entry:10;thread:p41.43;", b"T05syscall_entry:10;thread:43;"),
-        (stop(SyscallStop(16, entry=False)), b"T05syscall_return:10;thread:p41.43;", b"T05syscall_return:10;thread:43;"),
+        (stop(SyscallStop(1, entry=True)), b"T05syscall_entry:1;thread:p41.43;", b"T05syscall_entry:1;thread:43;"),
+        (stop(SyscallStop(1, entry=False)), b"T05syscall_return:1;thread:p41.43;", b"T05syscall_return:1;thread:43;"),
         (stop(HistoryEnd(begin=True)), b"T05replaylog:begin;thread:p41.43;", b"T05replaylog:begin;thread:43;"),
-        (stop(registers={16: b"\x10\x20", 6: b"\xff"}), b"T0510:1020;6:ff;thread:p41.43;", b"T0510:1020;6:ff;thread:43;"),
+        (stop(registers={16: b"\x10", 6: b"\xff"}), b"T0510:10;6:ff;thread:p41.43;", b"T0510:10;6:ff;thread:43;"),
         (ExitReply(3, 0x41), b"W03;process:41", b"W03"),
         (ExitReply(256 + 3), b"W03", b"W03"),
         (SignalledReply(Signal.SEGV, 0x41), b"X0b;process:41", b"X0b"),

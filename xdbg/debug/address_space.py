@@ -1,8 +1,8 @@
 """Whose memory a thread sees: two page tables, read and written from outside without the guest noticing.
 
-A PV guest has two page tables for each process: one for kernel mode, which maps everything, and one for user mode. Addresses
-of the upper half are looked up in the first; those of the lower half in the second, and in the first if they are not
-mapped there. Permissions don't matter to a debugger. Accessed and dirty bits are left alone.
+A PV guest has two page tables for each process: one for kernel mode, which maps everything, and one for user mode.
+Addresses of the upper half are looked up in the first; those of the lower half in the second, and in the first if
+they are not mapped there. Permissions don't matter to a debugger. Accessed and dirty bits are left alone.
 """
 
 from dataclasses import dataclass

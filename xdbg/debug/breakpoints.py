@@ -2,15 +2,17 @@
 
 A breakpoint belongs to the inferior through which it was set, and stops in its address space:
 
-* one that was set through the kernel stops wherever its address is executed, in any address space: the kernel is seen as
+* one that was set through the kernel stops wherever its address is executed, in any address space: the kernel is seen
+as
   the whole machine;
 * one of a process at an address of the lower half stops under that process's own page tables only: another process
   that runs the same frame of text never notices;
 * one of a process at an address of the upper half is in the kernel, which all processes share: it stops when the
   kernel runs on that process's behalf.
 
-gdb takes all its breakpoints out at each stop and puts them back before it resumes. So nothing is done until `install`,
-which compares what is wanted with what the CPU has, and changes the differences. Guest memory is never written.
+gdb takes all its breakpoints out at each stop and puts them back before it resumes. So nothing is done until
+`install`, which compares what is wanted with what the CPU has, and changes the differences. Guest memory is never
+written.
 """
 
 from collections.abc import Callable, Iterable
@@ -102,7 +104,7 @@ class Breakpoints:
     def install(
         self, stop_points: StopPointSet, tables_of: Callable[[int], Iterable[Maddr]], *, moved: bool = False
     ) -> None:
-        """Bring the CPU's stop points in line. `tables_of(pid)` gives a process's page tables; `moved`: they changed."""
+        """Bring the CPU's stop points in line. `tables_of(pid)`: a process's page tables; `moved`: they changed."""
         if not self._changed and not moved:
             return
         self._changed = False

@@ -1,7 +1,7 @@
 """A thread's registers as one value, and the two forms they have outside: FXSAVE and gdb's `g` block.
 
-The FPU part is kept as the 512-byte FXSAVE image, 64-bit form: fcw, fsw, abridged tags, fop, fip, fdp, mxcsr, then st0-7
-in 16 bytes each, then xmm0-15. gdb wants full 16-bit tags, which are computed from the contents as a CPU would.
+The FPU part is kept as the 512-byte FXSAVE image, 64-bit form: fcw, fsw, abridged tags, fop, fip, fdp, mxcsr, then
+st0-7 in 16 bytes each, then xmm0-15. gdb wants full 16-bit tags, which are computed from the contents as a CPU would.
 `decode` keeps what a `g` block does not show (MXCSR_MASK, reserved bytes) from the registers that it is laid over.
 
 Intel SDM volume 1: "FXSAVE Area"; GDB manual: "i386 Features"; layout of the block: `xdbg.rsp.registers`.
@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, fields, replace
 from struct import Struct
 from typing import Final
 
-from xdbg.machine.registers import RBP, RSP
 from xdbg.rsp.registers import G_REGISTERS, G_SIZE
 from xdbg.rsp.registers import RBP as GDB_RBP
 from xdbg.rsp.registers import RIP as GDB_RIP
@@ -157,11 +156,6 @@ def with_one(registers: Registers, number: int, value: bytes) -> Registers:
 def expedited(rip: int, rsp: int, rbp: int) -> dict[int, bytes]:
     """What a stop reply sends along: the registers that gdb wants at each stop."""
     return {GDB_RBP: _U64.pack(rbp), GDB_RSP: _U64.pack(rsp), GDB_RIP: _U64.pack(rip)}
-
-
-def expedited_of(registers: Registers) -> dict[int, bytes]:
-    """`expedited` out of a whole set."""
-    return expedited(registers.rip, registers.gpr[RSP], registers.gpr[RBP])
 
 
 def _full_tags(fpu: bytes, fsw: int, abridged: int) -> int:

@@ -1,9 +1,9 @@
 """gdb's watch points, and the bytes of RAM that they mean when the guest is resumed.
 
-A watch point is a range of addresses in one inferior's address space. The CPU watches machine addresses, so the range is
-looked up in the page table, piece by piece, whenever the guest is resumed and whenever page tables may have changed
-(`follow`); what is not mapped then is watched as soon as it is. A watched frame is watched through whatever mapping it
-is touched, by the guest or by Xen; run control decides whether a hit belongs to the inferior.
+A watch point is a range of addresses in one inferior's address space. The CPU watches machine addresses, so the range
+is looked up in the page table, piece by piece, whenever the guest is resumed and whenever page tables may have
+changed (`follow`); what is not mapped then is watched as soon as it is. A watched frame is watched through whatever
+mapping it is touched, by the guest or by Xen; run control decides whether a hit belongs to the inferior.
 
 A hit is told as gdb expects it: the kind that was asked for, and the address of the first byte touched inside of the
 range, not where the access began.
@@ -90,7 +90,7 @@ class Watchpoints:
         return bool(self._numbers or self._pieces)
 
     def follow(self, watches: WatchSet, space_of: Callable[[int], AddressSpace | None]) -> None:
-        """Bring the CPU's watches in line with the watch points and the page tables. `space_of(pid)`: None if it has gone."""
+        """Bring the CPU's watches in line with watch points and page tables. `space_of(pid)`: None if it has gone."""
         wanted: dict[Watch, int] = {}
         frames: dict[tuple[int, int], Maddr | None] = {}
         spaces: dict[int, AddressSpace | None] = {}

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Final
 
+from xdbg.abi.frames import Vaddr
+
 from .profile import Process, UserRegisters
 
 KERNEL_DIRECTORY: Final = "/boot/"
@@ -13,7 +15,7 @@ class BareProfile:
     """Any kernel, of which only the ELF file is known."""
 
     def __init__(self, kernel_elf: bytes, kernel_name: str = "kernel") -> None:
-        self._kernel_elf = kernel_elf
+        self.kernel_elf = kernel_elf
         self._kernel_path = KERNEL_DIRECTORY + kernel_name
 
     @property
@@ -40,11 +42,11 @@ class BareProfile:
         del vcpu_id
         return None
 
-    def write_registers(self, pid: int, registers: UserRegisters) -> bool:
-        """There is nothing to write to."""
+    def register_writes(self, pid: int, registers: UserRegisters) -> Sequence[tuple[Vaddr, bytes]]:
+        """None."""
         del pid, registers
-        return False
+        return ()
 
     def file(self, path: str) -> bytes | None:
         """The kernel, by its path."""
-        return self._kernel_elf if path == self._kernel_path else None
+        return self.kernel_elf if path == self._kernel_path else None

@@ -1,6 +1,6 @@
 """The tables of a 64-bit ELF file, as a reader of symbols wants them: sections by name, segments, the entry point.
 
-A file may come out of a guest, so nothing in it is believed: a table or section that is not wholly in the file is empty.
+A file may come out of a guest, so nothing in it is believed: a table or section not wholly in the file is empty.
 """
 
 import struct

@@ -1,8 +1,8 @@
 """What any guest kernel must tell about itself, in terms that are the same for all kernels.
 
-A profile reads the guest's memory anew each time it is asked: a debugger asks while the guest stands still, and what was true
-at the last stop may be true no more. It never raises because of what it finds: a guest that has lost its mind has fewer
-processes, not a debugger that fails.
+A profile reads the guest's memory anew each time it is asked: a debugger asks while the guest stands still, and what
+was true at the last stop may be true no more. It never raises because of what it finds: a guest that has lost its mind
+has fewer processes, not a debugger that fails.
 """
 
 from collections.abc import Sequence
@@ -52,6 +52,8 @@ class Process:
     parent_pid: int | None
     cr3: Maddr | None
     """The page table of its user mode; None: it has no address space."""
+    kernel_cr3: Maddr | None
+    """The page table of kernel mode on its behalf; None: it has no address space, or kernel and user mode share one."""
     exec_path: str
     """Its program, to be read by `Profile.file`; empty if unknown."""
     load_base: int
@@ -96,8 +98,11 @@ class Profile(Protocol):
         """The process that a vcpu runs, in user mode or in the kernel on its behalf; None: none, or unknown."""
         ...
 
-    def write_registers(self, pid: int, registers: UserRegisters) -> bool:
-        """Change what the kernel will restore; parts that are None stay. False: no such process, or it can't be done."""
+    def register_writes(self, pid: int, registers: UserRegisters) -> Sequence[tuple[Vaddr, bytes]]:
+        """What to store where in the kernel's memory, so that it lets the process go on with these registers.
+
+        Parts that are None stay. Empty: there is no such process, or the kernel keeps no registers of it.
+        """
         ...
 
     def file(self, path: str) -> bytes | None:

@@ -1,6 +1,7 @@
-"""Layouts of C structures, out of a program's debug information (DWARF), so that no offset is ever written down by hand.
+"""Layouts of C structures out of a program's debug information (DWARF), so that no offset is written down by hand.
 
-Reading DWARF is slow to start (0.1 s); whoever needs no structure never pays for it.
+Reading DWARF is slow to start (0.1 s); whoever needs no structure never pays for it. Bit fields are not told apart: a
+member is whole bytes.
 """
 
 import io
@@ -43,10 +44,10 @@ class StructLayout:
     size: int
     fields: dict[str, Field]
 
-    def value(self, data: bytes, field: str) -> int:
-        """The unsigned number in a member, `data` being the structure's bytes. KeyError for an unknown member."""
+    def value(self, data: bytes, field: str, *, signed: bool = False) -> int:
+        """The number in a member, `data` being the structure's bytes. KeyError for an unknown member."""
         place = self.fields[field]
-        return int.from_bytes(data[place.offset : place.offset + place.size], "little")
+        return int.from_bytes(data[place.offset : place.offset + place.size], "little", signed=signed)
 
     def raw(self, data: bytes, field: str) -> bytes:
         """The bytes of a member."""

@@ -1,7 +1,7 @@
 """Names of addresses: the symbol table of an ELF file.
 
-`lookup` answers as a person would: the innermost function or object that covers an address, and only where there is none the
-nearest label below it in the same section (assembly code has labels without a type or size).
+`lookup` answers as a person would: the innermost function or object that covers an address, and only where there is
+none the nearest label below it in the same section (assembly code has labels without a type or size).
 """
 
 import struct
@@ -131,7 +131,7 @@ class SymbolTable:
 
 
 def _rows(elf: ElfFile) -> Iterator[tuple[int, str, int, int, int, int]]:
-    """(rank, name, value, size, type, section index) of each entry that names something; .dynsym if there is no .symtab."""
+    """(rank, name, value, size, type, section index) of each named entry; those of .dynsym if there is no .symtab."""
     tables = [s for s in elf.sections if s.type == _SHT_SYMTAB] or [s for s in elf.sections if s.type == _SHT_DYNSYM]
     for table in tables:
         names = bytes(elf.sections[table.link].data) if table.link < len(elf.sections) else b""

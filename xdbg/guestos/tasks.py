@@ -1,25 +1,25 @@
 """The bundled kernel `tasks`: processes in the table `tasks[]`, programs in a cpio archive that is the domain's module.
 
-Only names are known here, those of guests/tasks/kernel.h; every offset comes from the kernel's debug information. A slot of
-the table whose state is TASK_FREE is empty. `current` is the task whose address space is loaded; the kernel idles if that
-task's state is not TASK_RUNNING. A task's user registers are in `regs` whenever it is not in user mode.
+Only names are known here, those of guests/tasks/kernel.h; every offset comes from the kernel's debug information. A
+slot of the table whose state is TASK_FREE is empty. `current` is the task whose address space is loaded; the kernel
+idles if that task's state is not TASK_RUNNING. A task's user registers are in `regs` whenever it is not in user mode.
 """
 
 import struct
 from collections.abc import Sequence
 from typing import Final
 
-from xdbg.abi.frames import Mfn, Vaddr, mfn_to_maddr
-from xdbg.abi.start_info import Sif, StartInfo
+from xdbg.abi.frames import Maddr, Mfn, Vaddr, mfn_to_maddr
+from xdbg.machine.paging import NotMappedError
 
 from .bare import BareProfile
 from .cpio import members
-from .memory import GuestMemory, UnreadableError, read_u64
+from .memory import GuestMemory, read_u64
 from .profile import Process, UserRegisters, Vma
 from .structures import NoStructureError, StructLayout, Structures
 from .symbols import SymbolTable
 
-_SYMBOLS: Final = ("tasks", "current", "start_info")
+_SYMBOLS: Final = ("tasks", "current")
 _GPR: Final = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{n}" for n in range(8, 16)))
 _TASK_FIELDS: Final = (
     "pid",
@@ -43,8 +43,16 @@ _MAX_MFN: Final = 1 << 40
 class TasksProfile:
     """The kernel `tasks`, by its symbols, its debug information and its memory."""
 
-    def __init__(self, memory: GuestMemory, symbols: SymbolTable, structures: Structures, kernel: BareProfile) -> None:
+    def __init__(
+        self,
+        memory: GuestMemory,
+        symbols: SymbolTable,
+        structures: Structures,
+        kernel: BareProfile,
+        archives: Sequence[bytes] = (),
+    ) -> None:
         """Raises `NoStructureError` if the debug information is not that of this kernel."""
+        self._archives = tuple(archives)
         self._memory = memory
         self._kernel = kernel
         self._task = structures.struct_layout("task")
@@ -55,7 +63,6 @@ class TasksProfile:
         }
         self._tasks = symbols.address("tasks")
         self._current = symbols.address("current")
-        self._start_info = symbols.address("start_info")
         table = symbols.get("tasks")
         assert table is not None
         self._nr_tasks = table.size // self._task.size
@@ -65,13 +72,17 @@ class TasksProfile:
 
     @classmethod
     def detect(
-        cls, kernel_elf: bytes, symbols: SymbolTable, memory: GuestMemory, kernel: BareProfile
+        cls,
+        memory: GuestMemory,
+        symbols: SymbolTable,
+        kernel: BareProfile,
+        archives: Sequence[bytes],
     ) -> "TasksProfile | None":
         """The profile, if the kernel is this one and was built with debug information."""
         if not all(name in symbols for name in _SYMBOLS):
             return None
         try:
-            return cls(memory, symbols, Structures.from_elf(kernel_elf), kernel)
+            return cls(memory, symbols, Structures.from_elf(kernel.kernel_elf), kernel, archives)
         except NoStructureError:
             return None
 
@@ -90,7 +101,7 @@ class TasksProfile:
         try:
             table = self._memory.read_kernel(self._tasks, self._nr_tasks * self._task.size)
             current = read_u64(self._memory, self._current)
-        except UnreadableError:
+        except NotMappedError:
             return ()
         slots = [table[i * self._task.size : (i + 1) * self._task.size] for i in range(self._nr_tasks)]
         found = [
@@ -112,43 +123,26 @@ class TasksProfile:
         running = (process.pid for process in self.processes() if process.vcpu_id == vcpu_id)
         return next(running, None)
 
-    def write_registers(self, pid: int, registers: UserRegisters) -> bool:
-        """Change task->regs, and task->fpu if the registers have that part."""
+    def register_writes(self, pid: int, registers: UserRegisters) -> Sequence[tuple[Vaddr, bytes]]:
+        """Into task->regs, and into task->fpu if the registers have that part."""
         index = self._slot_of(pid)
         if index is None:
-            return False
-        regs = dict(zip(_GPR, registers.gpr, strict=True))
-        regs |= {"rip": registers.rip, "rflags": registers.rflags}
+            return ()
+        values = dict(zip(_GPR, registers.gpr, strict=True)) | {"rip": registers.rip, "rflags": registers.rflags}
         at = self._tasks + index * self._task.size
-        try:
-            place = self._task.fields["regs"]
-            saved = bytearray(self._memory.read_kernel(at + place.offset, place.size))
-            for name, value in regs.items():
-                struct.pack_into("<Q", saved, self._task.fields[f"regs.{name}"].offset - place.offset, value)
-            self._memory.write_kernel(at + place.offset, bytes(saved))
-            fpu = self._task.fields.get("fpu")
-            if registers.fpu is not None and fpu is not None:
-                self._memory.write_kernel(at + fpu.offset, registers.fpu[: fpu.size])
-        except UnreadableError:
-            return False
-        return True
+        places = self._task.fields
+        writes = [(Vaddr(at + places[f"regs.{name}"].offset), struct.pack("<Q", values[name])) for name in values]
+        if registers.fpu is not None and "fpu" in places:
+            writes.append((Vaddr(at + places["fpu"].offset), registers.fpu[: places["fpu"].size]))
+        return writes
 
     def file(self, path: str) -> bytes | None:
         """The kernel, or a member of the module archive."""
         kernel = self._kernel.file(path)
         if kernel is not None:
             return kernel
-        try:
-            at = read_u64(self._memory, self._start_info)
-            info = StartInfo.from_bytes(self._memory.read_kernel(at, StartInfo.SIZE))
-            if info.flags & (Sif.MOD_START_PFN | Sif.MULTIBOOT_MOD):
-                return None
-            for member in members(self._memory, info.mod_start, info.mod_len):
-                if member.path == path and member.is_file:
-                    return self._memory.read_kernel(member.vaddr, member.size)
-        except UnreadableError:
-            pass
-        return None
+        found = (member for archive in self._archives for member in members(archive))
+        return next((bytes(member.content) for member in found if member.path == path and member.is_file), None)
 
     # -- one slot
 
@@ -164,7 +158,7 @@ class TasksProfile:
         """The index in tasks[] of a process."""
         try:
             table = self._memory.read_kernel(self._tasks, self._nr_tasks * self._task.size)
-        except UnreadableError:
+        except NotMappedError:
             return None
         for index in range(self._nr_tasks):
             slot = table[index * self._task.size : (index + 1) * self._task.size]
@@ -182,13 +176,18 @@ class TasksProfile:
         state = self._state(slot)
         ended = state == _ZOMBIE
         is_current = current == self._tasks + index * task.size and state == _RUNNING
-        user_l4 = task.value(slot, "space.user_l4")
+
+        def table(mode: str) -> Maddr | None:
+            mfn = task.value(slot, f"space.{mode}_l4")
+            return mfn_to_maddr(Mfn(mfn)) if 0 < mfn < _MAX_MFN and not ended else None
+
         return Process(
             pid=self._pid(slot),
             name=task.text(slot, "name"),
             state=state,
             parent_pid=self._pid_at(slots, task.value(slot, "parent")),
-            cr3=mfn_to_maddr(Mfn(user_l4)) if 0 < user_l4 < _MAX_MFN and not ended else None,
+            cr3=table("user"),
+            kernel_cr3=table("kernel"),
             exec_path=task.text(slot, "path"),
             load_base=task.value(slot, "load_base"),
             entry=Vaddr(task.value(slot, "entry")),
@@ -198,7 +197,7 @@ class TasksProfile:
             vcpu_id=0 if is_current else None,
             traced_by=self._pid_at(slots, task.value(slot, "tracer")),
             ended=ended,
-            exit_status=task.value(slot, "exit_status") if ended and "exit_status" in task.fields else None,
+            exit_status=task.value(slot, "exit_status", signed=True) if ended else None,
         )
 
     def _registers(self, slot: bytes) -> UserRegisters:

@@ -24,6 +24,8 @@ static const size_t ARENA = (size_t)64 << 20; /* address space; touched as it fi
 static const uint64_t ONE_PAGE = ~(uint64_t)0;
 /* UC_CTL_TB_REMOVE_CACHE, two arguments, write */
 static const unsigned REMOVE_CACHE = 9 | 2 << 26 | 1u << 30;
+/* UC_CTL_TB_REQUEST_CACHE, two arguments, read and write */
+static const unsigned REQUEST_CACHE = 8 | 2 << 26 | 3u << 30;
 
 bool blocks_create(struct clock *c)
 {
@@ -136,6 +138,24 @@ unsigned offset_of_instruction(const struct block *b, unsigned index)
     return at;
 }
 
+/* The engine announces every translation but its very first. */
+static bool is_first_ever(struct clock *c, uint64_t pc, uint32_t size)
+{
+    struct engine *e = &c->engine;
+    struct translation first;
+    int error;
+
+    if (c->translations)
+        return false;
+    *e->cflags_next_tb = c->limit ? (uint32_t)c->limit : ~0u;
+    error = e->ctl(e->uc, REQUEST_CACHE, pc, &first);
+    *e->cflags_next_tb = ~0u;
+    if (error || first.size != size)
+        return false;
+    c->fresh_icount = first.icount;
+    return true;
+}
+
 /* Make the engine translate again what it runs now, under the same limit. */
 static _Noreturn void retranslate(struct clock *c, uint64_t pc, uint32_t size)
 {
@@ -179,7 +199,7 @@ struct block *block_of(struct clock *c, uint64_t pc, uint32_t size)
         describe(c, b, (uint32_t)c->fresh_icount);
         return b;
     }
-    if (!fresh)
+    if (!fresh && !is_first_ever(c, pc, size))
         retranslate(c, pc, size);
     size_t need = (sizeof(*b) + size + 7) & ~(size_t)7;
     if (c->arena_used + need > ARENA) {

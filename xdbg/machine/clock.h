@@ -30,7 +30,7 @@ enum { PAGE = 4096 };
 enum event {
     EVENT_NONE,
     EVENT_DEADLINE,
-    EVENT_EXCEPTION,  /* vector, error code, software, CR2 or DR6 */
+    EVENT_EXCEPTION,  /* vector, error code, length of an int n or 0, CR2 or DR6 */
     EVENT_SYSCALL,
     EVENT_SYSENTER,
     EVENT_IO,         /* port, size, write */
@@ -80,6 +80,13 @@ struct block {
     uint8_t bytes[];
 };
 enum { NO_SPECIAL = 0xffff };
+
+/* uc_tb: what the engine says of a block it has translated. */
+struct translation {
+    uint64_t pc;
+    uint16_t icount;
+    uint16_t size;
+};
 
 /* What is known of a virtual block in the present epoch. */
 struct line {
@@ -140,6 +147,7 @@ struct clock {
     uint64_t event;
     uint64_t arg[4];
     uint64_t rflags; /* at the last exit */
+    uint64_t cr2;    /* of the last page fault: the engine's own is clobbered by its look-ups */
     uint64_t cr3;
     uint64_t cr3_pending;
     uint64_t tlb_pending;
@@ -153,10 +161,12 @@ struct clock {
     struct stop_point *stop_points; /* sorted by vaddr */
     uint64_t nr_watches;
     struct watch *watches;
+    uint64_t watches_read; /* some watch is for reads: some frame is read-protected */
     struct engine engine;
     /* counters for tests and tuning */
     uint64_t stale_blocks;
     uint64_t slow_blocks;
+    uint64_t translations;
     /* private */
     uint64_t epoch; /* in units of 1 << 16 */
     struct line *last; /* the block that runs or ran last; NULL: none since the last known boundary */
@@ -171,7 +181,6 @@ struct clock {
     uint64_t single_pc; /* a block start whose fetch faulted: tried again instruction by instruction */
     uint64_t single_count;
     uint64_t watch_step; /* the instruction that runs is one that touches a protected frame */
-    uint64_t watch_reads; /* the step needs frames readable, and the TLB flushed around it */
     uint64_t watch_first;
     uint64_t watch_end;
     uint64_t watch_write;

@@ -92,8 +92,8 @@ static void decode_io(struct instruction *out, uint8_t opcode, uint8_t port, boo
 void decode(const uint8_t *code, size_t available, struct instruction *out)
 {
     size_t at = 0, limit = available < 15 ? available : 15;
-    bool operand16 = false, address32 = false, repeat = false;
-    uint8_t rex = 0, opcode, form, prefix66 = 0, prefixf2 = 0;
+    bool operand16 = false, address32 = false, repeat = false, prefix66 = false, prefixf2 = false;
+    uint8_t rex = 0, opcode, form;
 
     *out = (struct instruction){0};
     for (;; at++) {
@@ -104,17 +104,18 @@ void decode(const uint8_t *code, size_t available, struct instruction *out)
             rex = opcode;
             continue;
         }
-        if (opcode == 0x66)
-            operand16 = prefix66 = true;
-        else if (opcode == 0x67)
+        if (opcode == 0x66) {
+            operand16 = true;
+            prefix66 = true;
+        } else if (opcode == 0x67) {
             address32 = true;
-        else if (opcode == 0xf2)
-            repeat = prefixf2 = true;
-        else if (opcode == 0xf3)
+        } else if (opcode == 0xf2 || opcode == 0xf3) {
             repeat = true;
-        else if (opcode != 0xf0 && opcode != 0x26 && opcode != 0x2e && opcode != 0x36 && opcode != 0x3e &&
-                 opcode != 0x64 && opcode != 0x65)
+            prefixf2 |= opcode == 0xf2;
+        } else if (opcode != 0xf0 && opcode != 0x26 && opcode != 0x2e && opcode != 0x36 && opcode != 0x3e &&
+                 opcode != 0x64 && opcode != 0x65) {
             break;
+        }
         rex = 0;
     }
     if (rex & 8)

@@ -1,9 +1,12 @@
 """Stop points that the guest cannot see: where execution is to stop, and which bytes of RAM are watched."""
 
+import ctypes
 from dataclasses import dataclass
 from enum import IntFlag
 
-from xdbg.abi.frames import Maddr
+from xdbg.abi.frames import Maddr, Vaddr
+
+from .clock import ANY_CR3, Clock, StopPointEntry
 
 
 class Access(IntFlag):
@@ -24,3 +27,51 @@ class Watch:
     length: int
     access: Access
     owner: int = 0
+
+
+class StopPoints:
+    """The execution stop points of a CPU: pairs of virtual address and address space.
+
+    They are kept here and handed to the compiled part at the next entry; nothing is done to translated code, so taking all out
+    and putting them in again at each stop costs nothing.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._points: dict[tuple[int, int], None] = {}
+        self._applied: frozenset[tuple[int, int]] = frozenset()
+        self._entries: ctypes.Array[StopPointEntry] | None = None
+        self.dirty = False
+
+    def add(self, vaddr: Vaddr, cr3: Maddr | None) -> None:
+        """Stop before the instruction at `vaddr` in the address space of `cr3`, or (None) in every one; a set."""
+        self._points[vaddr, ANY_CR3 if cr3 is None else cr3] = None
+        self.dirty = True
+
+    def remove(self, vaddr: Vaddr, cr3: Maddr | None) -> None:
+        """Undo `add`; nothing happens if it is not there."""
+        self._points.pop((vaddr, ANY_CR3 if cr3 is None else cr3), None)
+        self.dirty = True
+
+    def clear(self) -> None:
+        """Remove all."""
+        self._points.clear()
+        self.dirty = True
+
+    def __len__(self) -> int:
+        return len(self._points)
+
+    def __contains__(self, point: tuple[Vaddr, Maddr | None]) -> bool:
+        vaddr, cr3 = point
+        return (vaddr, ANY_CR3 if cr3 is None else cr3) in self._points
+
+    def apply(self) -> None:
+        """Hand the set to the compiled part."""
+        self.dirty = False
+        now = frozenset(self._points)
+        if now == self._applied:
+            return
+        self._applied = now
+        self._entries = (StopPointEntry * len(now))(*sorted(now))
+        self._clock.stop_points = ctypes.addressof(self._entries)
+        self._clock.nr_stop_points = len(now)

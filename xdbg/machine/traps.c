@@ -16,18 +16,26 @@
 enum { DB = 1, GP = 13, UD = 6, PF = 14 };
 enum { PF_FETCH = 0x10, DR6_BS = 0x4000 };
 
-static void raise_exception(struct clock *c, uint64_t vector, uint64_t error_code, uint64_t software, uint64_t detail)
+static void raise_exception(struct clock *c, uint64_t vector, uint64_t error_code, uint64_t length, uint64_t detail)
 {
     c->arg[0] = vector;
     c->arg[1] = error_code;
-    c->arg[2] = software;
+    c->arg[2] = length;
     c->arg[3] = detail;
+    if (vector == PF)
+        c->cr2 = detail;
     leave(c, EVENT_EXCEPTION);
 }
 
 static bool canonical(uint64_t vaddr)
 {
     return (uint64_t)((int64_t)(vaddr << 16) >> 16) == vaddr;
+}
+
+/* Is `rip` in the block that was entered last? Else the engine faulted between blocks. */
+static bool in_last_block(const struct clock *c, uint64_t rip)
+{
+    return c->last && rip - c->last->pc < (c->last->tag & 0xffff);
 }
 
 /* A fetch from `rip` on, or from a later page of the block that begins there, faulted. Nothing of the block has run. */
@@ -65,9 +73,10 @@ void xdbg_interrupt_hook(void *uc, uint32_t vector, struct clock *c)
     *e->exception_is_int = 0;
     *e->cflags_next_tb = ~0u;
     c->limit = 0;
-    if (software) {
+    if (software) { /* it ended its block */
+        uint64_t length = c->last ? (c->last->tag & 0xffff) - c->last->block->last_offset : 0;
         c->last = NULL;
-        raise_exception(c, vector, 0, 1, 0);
+        raise_exception(c, vector, 0, length, 0);
         return;
     }
     switch (vector) {
@@ -87,7 +96,7 @@ void xdbg_interrupt_hook(void *uc, uint32_t vector, struct clock *c)
         break;
     case GP:
         /* the engine's #GP for a fetch says nothing of the address; a block can only run into the end of the low half */
-        if (!canonical(rip) || (!c->last && PAGE_BASE(rip) == 0x7ffffffff000)) {
+        if (!canonical(rip) || (PAGE_BASE(rip) == 0x7ffffffff000 && !in_last_block(c, rip))) {
             fetch_fault(c, GP, error_code, (uint64_t)1 << 47);
             break;
         }

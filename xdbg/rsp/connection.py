@@ -41,7 +41,7 @@ from xdbg.rsp import (
 )
 from xdbg.rsp.client import ClientFeatures
 from xdbg.rsp.framing import MAX_PAYLOAD, Decoder, Mark, escape, frame
-from xdbg.rsp.packets import Transfer
+from xdbg.rsp.packets.transfers import Transfer
 from xdbg.rsp.replies import BinaryData, Error, Output, Reply, StopEvent, StopReply, encode
 from xdbg.rsp.target import File, Resume, Target, TargetError
 from xdbg.rsp.threadid import EVERY_THREAD, Thread, ThreadId

@@ -106,7 +106,15 @@ class GdbSession:
         """A command that resumes the target, typed at the prompt; the stop that follows."""
         self._stops.clear()
         self.run(command)
-        return self.wait()
+        stop = self.wait()
+        # What gdb prints about the stop may come behind it, but not behind the answer to another command.
+        self.mi("-list-thread-groups")
+        return stop
+
+    @property
+    def printed(self) -> str:
+        """What gdb printed since the last command was typed, the text about a stop included."""
+        return "".join(self._text)
 
     def cont(self) -> Stop:
         """Continue to the next stop."""
@@ -137,6 +145,11 @@ class GdbSession:
         """Ctrl-C: stop the running target."""
         self.mi("-exec-interrupt --all")
         return self.wait()
+
+    def drain(self) -> None:
+        """Forget stops that have been reported up to now, such as the one that follows an attach."""
+        self.mi("-list-thread-groups")
+        self._stops.clear()
 
     def wait(self) -> Stop:
         """The next stop."""

@@ -1,4 +1,4 @@
-"""Traces: what the hypervisor tells (`xen.events`) becomes records (`recorder`), and records become text (one sink a format).
+"""Traces: events of the hypervisor become records (`recorder`), and records become text (one sink a format).
 
 A trace of a run depends on nothing but the run: two equal runs give byte-equal traces.
 """

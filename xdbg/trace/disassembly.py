@@ -28,13 +28,16 @@ class Disassembler:
 def _make_engine() -> Any:
     import capstone  # noqa: PLC0415 - a run without a trace of exceptions need not load it
 
-    engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+    engine: Any = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)  # type: ignore[no-untyped-call]
     engine.syntax = capstone.CS_OPT_SYNTAX_ATT
     return engine
 
 
 def read_code(vcpu: Vcpu, vaddr: Vaddr) -> bytes:
-    """The bytes of at most one instruction at `vaddr` in the page table in use, as many as are mapped; no rights are asked."""
+    """The bytes of at most one instruction at `vaddr` in the page table in use, as many as are mapped.
+
+    Nothing is asked about rights: what the guest was refused is shown all the same.
+    """
     ram, cr3 = vcpu.domain.hv.ram, vcpu.cr3
     in_page = min(MAX_INSN, PAGE_SIZE - (vaddr & PAGE_MASK))
     try:

@@ -14,6 +14,13 @@ from typing import ClassVar
 
 from xdbg.abi.frames import Maddr, Vaddr
 
+
+class GuestText(str):
+    """Text that a guest wrote, as against a name of the ABI. Quoted in the text form."""
+
+    __slots__ = ()
+
+
 Value = int | str | None | list["Value"] | dict[str, "Value"]
 """A decoded argument. Names the ABI has a word for are strings; None is memory that could not be read."""
 
@@ -56,7 +63,8 @@ class TracedException:
     """The CPU went through a gate of Xen's IDT.
 
     `rip` is what the CPU pushed, `insn` where the instruction begins. `software`: `int3` or `int n`. `error_code` is
-    None where the vector has none.
+    None where the vector has none. `bytes` are those of the instruction, in hex. `registers` are rax
+    to r15, rflags, cs and ss.
     """
 
     kind: ClassVar[str] = "exception"
@@ -76,6 +84,7 @@ class TracedException:
     symbol: str | None
     bytes: str
     instruction: str | None
+    registers: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +166,8 @@ class TracedIret:
 class TracedHypercall:
     """A hypercall begins. `args` are the registers, `decoded` what they mean by the names of their parameters.
 
-    `sub_op` is the name of the command for those that have one. `rip` is behind the `syscall`.
+    `sub_op` is the name of the command for those that have one. `caller` is where the guest's code goes on afterwards,
+    and `symbol` its name; of a call through the hypercall page it is behind the call of the page's stub.
     """
 
     kind: ClassVar[str] = "hypercall"
@@ -168,7 +178,7 @@ class TracedHypercall:
     args: tuple[int, ...]
     decoded: dict[str, Value]
     in_multicall: bool
-    rip: Vaddr
+    caller: Vaddr
     symbol: str | None
 
 
@@ -240,7 +250,7 @@ class TracedFixup:
 
 @dataclass(frozen=True, slots=True)
 class TracedConsole:
-    """Console output; bytes that are no UTF-8 are written as "\\xNN"."""
+    r"""Console output; bytes that are no UTF-8 are written as "\xNN"."""
 
     kind: ClassVar[str] = "console"
 
@@ -288,14 +298,15 @@ TraceEvent = (
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One line of a trace: `count` instructions had retired, and vcpu `vcpu` of domain `domid` was in kernel mode or not.
+    """When `count` instructions had retired, `event` happened on vcpu `vcpu` of domain `domid`, in that mode.
 
     The mode is the one in which the event found the vcpu: of an exception that which was interrupted, of an iret that
-    which it goes to.
+    which it goes to. `pid` is the process that the vcpu runs, None where there is none or nobody knows.
     """
 
     count: int
     domid: int
     vcpu: int
     kernel_mode: bool
+    pid: int | None
     event: TraceEvent

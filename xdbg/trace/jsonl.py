@@ -1,8 +1,9 @@
 """A trace as JSON, one object a line, for programs.
 
-Each object has `count`, `domid`, `vcpu`, `mode` ("kernel" or "user") and `kind`, then the fields of the event with the names,
-the order and the meaning they have in `trace.events`. Numbers are JSON numbers, addresses too; those of 64 bits need a
-reader that keeps them whole (Python, jq 1.7). Keys always come in the same order.
+Each object has `count`, `domid`, `vcpu`, `mode` ("kernel" or "user"), `pid` (or null) and `kind`, then the fields of
+the event with the names, the order and the meaning that they have in `trace.events`. Numbers are JSON numbers,
+addresses too; those of 64 bits need a reader that keeps them whole (Python, jq 1.7).
+The order of keys is always the same.
 """
 
 import json
@@ -29,6 +30,7 @@ class JsonlSink:
             "domid": record.domid,
             "vcpu": record.vcpu,
             "mode": "kernel" if record.kernel_mode else "user",
+            "pid": record.pid,
             "kind": event.kind,
         }
         for name in self._names(event):

@@ -35,7 +35,7 @@ from xdbg.abi.physdev import MapPirqType, PhysdevMapPirq, PhysdevOp, PhysdevOpSt
 from xdbg.abi.sched import SchedPoll, SchedRemoteShutdown, SchedShutdown, Shutdown
 from xdbg.abi.vcpu import Runstate, VcpuRunstateInfo
 
-from .events import Value
+from .events import GuestText, Value
 
 Read = Callable[[int, int], bytes | None]
 """Bytes at a guest's pointer, or None when Xen could not read them either."""
@@ -142,7 +142,7 @@ _UNIONS: Mapping[tuple[type, str], tuple[str, Mapping[int, str]]] = {
         },
     ),
 }
-"""Unions whose member another field tells. Its value goes into the structure under the member's own name, or not at all."""
+"""Unions whose member another field tells. Its value stands under the member's own name, or nowhere."""
 
 _POINTERS: Mapping[tuple[type, str], tuple[Any, str]] = {
     (SchedPoll, "ports"): (ctypes.c_uint32, "nr_ports"),
@@ -159,6 +159,12 @@ def enum_value(kind: type[CEnum], value: int) -> Value:
         return kind.names_in(value)
     member = kind._value2member_map_.get(value)
     return member.name if member is not None else value
+
+
+def enum_name(kind: type[CEnum], value: int) -> str:
+    """The same as text: what has no name is in hex."""
+    found = enum_value(kind, value)
+    return found if isinstance(found, str) else f"{value:#x}"
 
 
 def domid_value(value: int) -> Value:
@@ -190,7 +196,7 @@ def struct_value(struct: CStruct, read: Read) -> dict[str, Value]:
 def numbers_at(read: Read, vaddr: int, element: Any, count: int) -> Value:
     """An array of `count` numbers of the ctypes type `element`; None when it can't be read."""
     shown = min(count, MAX_ELEMENTS)
-    data = read(vaddr, shown * ctypes.sizeof(element))
+    data = read(vaddr, shown * ctypes.sizeof(element)) if shown else b""
     if data is None:
         return None
     return cut(list((element * shown).from_buffer_copy(data)), count)
@@ -201,9 +207,9 @@ def cut(values: list[Value], count: int) -> list[Value]:
     return values[:MAX_ELEMENTS] + ([f"... {count} in all"] if count > MAX_ELEMENTS else [])
 
 
-def c_string(data: bytes) -> str:
-    """Bytes up to the first NUL as text; those that are no UTF-8 as "\\xNN"."""
-    return data.partition(b"\0")[0].decode("utf-8", "backslashreplace")
+def c_string(data: bytes) -> GuestText:
+    r"""Bytes up to the first NUL as text; those that are no UTF-8 as "\xNN"."""
+    return GuestText(data.partition(b"\0")[0].decode("utf-8", "backslashreplace"))
 
 
 def _field_value(kind: type, name: str, raw: Any, read: Read) -> Value:
@@ -225,7 +231,12 @@ def _plain(raw: Any, read: Read) -> Value:
         case CStruct():
             return struct_value(raw, read)
         case CUnion():
-            return _plain(getattr(raw, raw._fields_[0][0]), read)
+            # No field says which member holds: the widest has all the bytes.
+            return _plain(getattr(raw, max(raw._fields_, key=_width)[0]), read)
         case ctypes.Array():
             return cut([_plain(element, read) for element in raw[:MAX_ELEMENTS]], len(raw))
     raise TypeError(type(raw))
+
+
+def _width(field: tuple[str, Any]) -> int:
+    return ctypes.sizeof(field[1])

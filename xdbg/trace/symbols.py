@@ -1,11 +1,15 @@
 """Names for addresses in a trace: the kernel's symbols, and those of the process that runs.
 
-Who has symbols implements `Symbols`; which process runs on a vcpu is the business of whoever knows the guest kernel.
+Who has symbols implements `Symbols`; which process runs on a vcpu is known by a profile of the guest's kernel.
 """
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from xdbg.abi.frames import Vaddr
+from xdbg.guestos.elf_file import ElfError
+from xdbg.guestos.profile import Profile
+from xdbg.guestos.symbols import SymbolTable
 from xdbg.xen.vcpu import Vcpu
 
 
@@ -16,36 +20,52 @@ class Symbols(Protocol):
         """The symbol that holds an address and the offset in it, or None."""
 
 
-class ProcessSymbols(Protocol):
-    """Knows the processes of a guest kernel."""
+@dataclass(frozen=True, slots=True)
+class RunningProcess:
+    """The process that a vcpu runs, in user mode or in the kernel on its behalf; `symbols` is None if it has none."""
 
-    def current(self, vcpu: Vcpu, /) -> Symbols | None:
-        """The symbols of the process that runs on a vcpu, or None when there is none or it is unknown.
-
-        It may read memory and must change nothing.
-        """
+    pid: int
+    symbols: Symbols | None
 
 
-class Symbolizer:
-    """Looks addresses up: of kernel mode in the kernel, of user mode in the process and then in the kernel.
+class Processes(Protocol):
+    """Knows the processes of a domain."""
 
-    A small kernel has its user code in its own image, hence the second look.
-    """
+    def current(self, vcpu: Vcpu, /) -> RunningProcess | None:
+        """The process on a vcpu, or None when there is none or it is unknown. It may read memory and changes none."""
 
-    def __init__(self, kernel: Symbols | None = None, processes: ProcessSymbols | None = None) -> None:
-        self._kernel = kernel
-        self._processes = processes
 
-    def name(self, vcpu: Vcpu, vaddr: Vaddr, *, kernel_mode: bool) -> str | None:
-        """ "name" or "name+0x1c", or None."""
-        found = None
-        if not kernel_mode and self._processes is not None:
-            process = self._processes.current(vcpu)
-            if process is not None:
-                found = process.lookup(vaddr)
-        if found is None and self._kernel is not None:
-            found = self._kernel.lookup(vaddr)
-        if found is None:
+class ProfileProcesses:
+    """The processes that a profile of the kernel knows. Symbols of a program are read when they are first needed."""
+
+    def __init__(self, profile: Profile) -> None:
+        self._profile = profile
+        self._programs: dict[tuple[str, int], SymbolTable | None] = {}
+
+    def current(self, vcpu: Vcpu, /) -> RunningProcess | None:
+        """The process on a vcpu of the profile's domain."""
+        pid = self._profile.current_pid(vcpu.vcpu_id)
+        process = None if pid is None else self._profile.process(pid)
+        if process is None:
             return None
-        symbol, offset = found
-        return f"{symbol}+{offset:#x}" if offset else symbol
+        return RunningProcess(process.pid, self._program(process.exec_path, process.load_base))
+
+    def _program(self, path: str, load_base: int) -> SymbolTable | None:
+        key = (path, load_base)
+        if key not in self._programs:
+            content = self._profile.file(path) if path else None
+            try:
+                self._programs[key] = None if content is None else SymbolTable.from_elf(content, bias=load_base)
+            except ElfError:
+                self._programs[key] = None
+        return self._programs[key]
+
+
+def symbol_at(vaddr: Vaddr, first: Symbols | None, second: Symbols | None = None) -> str | None:
+    """The symbol of an address in the first of two images that knows it: "name", "name+0x1c", or None."""
+    for symbols in (first, second):
+        found = None if symbols is None else symbols.lookup(vaddr)
+        if found is not None:
+            name, offset = found
+            return f"{name}+{offset:#x}" if offset else name
+    return None

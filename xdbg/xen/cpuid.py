@@ -85,8 +85,9 @@ _TABLE: dict[int, Leaf] = {
 }
 
 
-def cpuid(leaf: int, subleaf: int) -> Leaf:
-    """(eax, ebx, ecx, edx) of a leaf; zeroes for one that is not there."""
+def cpuid(leaf: int, subleaf: int, count: int = 0) -> Leaf:
+    """(eax, ebx, ecx, edx) of a leaf, zeroes for one that is not there; the same at each instruction `count`."""
+    del count
     if leaf == XEN_BASE + 3:
         return _xen_time_leaf(subleaf)
     return _TABLE.get(leaf, _ZERO)

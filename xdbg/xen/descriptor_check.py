@@ -7,7 +7,8 @@ so that using it faults and can be emulated; its own DPL is kept in the RPL of i
 
 from typing import Final
 
-from xdbg.abi.x86 import FLAT_RING3_CS32, FLAT_RING3_CS64
+from xdbg.abi.x86 import FIRST_RESERVED_GDT_BYTE, FLAT_KERNEL_CS
+from xdbg.abi.x86_descriptors import SELECTOR_TI
 
 _PRESENT: Final = 1 << 47
 _S: Final = 1 << 44
@@ -17,7 +18,6 @@ _CALL_GATE: Final = 0xC << 40
 _GATE_RESERVED: Final = 0xFF << 32
 _SELECTOR: Final = 0xFFFF << 16
 _GUEST_KERNEL_RPL: Final = 3
-_FIRST_RESERVED_SELECTOR: Final = 0xE000
 
 
 def check_descriptor(descriptor: int) -> int | None:
@@ -32,17 +32,16 @@ def check_descriptor(descriptor: int) -> int | None:
     if descriptor & _TYPE != _CALL_GATE or descriptor & _GATE_RESERVED:
         return None
     selector = descriptor >> 16 & 0xFFFF
-    if not _gate_selector_okay(selector):
+    # Xen: guest_gate_selector_okay(): the guest's own part of the GDT, its kernel's flat segment, or its LDT.
+    if selector >= FIRST_RESERVED_GDT_BYTE and selector != FLAT_KERNEL_CS and not selector & SELECTOR_TI:
         return None
     return descriptor & ~(_DPL | _SELECTOR) | (selector & ~3 | dpl) << 16
 
 
-def _gate_selector_okay(selector: int) -> bool:
-    """Whether a gate may lead to this code selector. Xen: guest_gate_selector_okay()."""
-    rpl = selector & 3
-    return (
-        selector & ~3 == 0  # the null selector: the gate is not meant to be used
-        or (rpl == 3 and selector & ~3 < _FIRST_RESERVED_SELECTOR)
-        or bool(selector & 4)
-        or selector in {FLAT_RING3_CS32, FLAT_RING3_CS64}
-    )
+def is_harmless(descriptor: int) -> bool:
+    """Whether a descriptor, as it is stored in a guest's table, leads nowhere but to ring 3."""
+    if not descriptor & _PRESENT:
+        return True
+    if descriptor & _S or not descriptor & _TYPE:
+        return descriptor & _DPL == _DPL
+    return descriptor & (_TYPE | _DPL | _GATE_RESERVED) == _CALL_GATE

@@ -4,9 +4,9 @@ All frames of the domain are one run of machine frames, so a table of thousands 
 What a kernel finds is described in Xen's public/xen.h, "Start-of-day memory layout"; `dom_layout` works out where.
 """
 
+import struct
 from array import array
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
 
 from xdbg.abi.frames import PAGE_SHIFT, PAGE_SIZE, Maddr, Mfn, Pfn, Vaddr, mfn_to_maddr
@@ -28,18 +28,22 @@ from xdbg.abi.x86 import (
 )
 from xdbg.machine.registers import RSI, RSP
 
-from . import console, xenstore
+from . import console, mm, xenstore
 from .dom_layout import Layout, Region, plan
 from .domain import Domain
 from .elf_image import KernelImage
 from .elf_notes import ImageError
+from .faults import HypercallError
 from .hypercall_page import hypercall_page
 
 BACKEND_DOMID: Final = 0
 """The domain in which the backends of console and xenstore seem to live."""
 
 _TABLE_FLAGS: Final = PTE_PRESENT | PTE_RW | PTE_USER | PTE_ACCESSED | PTE_DIRTY
-_PAGE_FLAGS: Final = PTE_PRESENT | PTE_RW | PTE_USER | PTE_ACCESSED
+_PAGE_FLAGS: Final = PTE_PRESENT | PTE_RW | PTE_ACCESSED
+"""Of an l1e; Xen adds PTE_USER to those of kernel pages when it takes the table."""
+_INITIAL_FPU: Final = struct.pack("<HHBBHQQII", 0x37F, 0, 0, 0, 0, 0, 0, 0x1F80, 0xFFFF).ljust(512, b"\0")
+"""FXSAVE image after FNINIT: x87 empty, 64-bit precision, all exceptions masked. SDM volume 1, "FXSAVE Area"."""
 _L1_COVERS_SHIFT: Final = 21
 _INDEX_BITS: Final = 9
 
@@ -169,6 +173,13 @@ class _Builder:
             vaddr = Vaddr(vaddr + (count << PAGE_SHIFT))
             pfn += count
 
+    def hand_over_tables(self) -> None:
+        """Let Xen check the tables, add its own slots and make them those of vcpu 0."""
+        try:
+            mm.adopt_initial_tables(self.domain, self.mfn(self.layout.page_tables.pfn))
+        except HypercallError as error:
+            raise AssertionError("the domain builder made page tables that Xen refuses") from error
+
     def write_start_info(self, flags: int, modules_size: int, command_line: bytes) -> None:
         """Fill the start_info page. Xen: start_info_x86_64()."""
         layout = self.layout
@@ -219,21 +230,19 @@ class _Builder:
             self.hv.ram.buffer[self.domain.shared_info_maddr + mask] = 1
         vcpu.kernel_ss = FLAT_KERNEL_SS64
         vcpu.kernel_sp = Vaddr(layout.vaddr(layout.boot_stack) + PAGE_SIZE)
-        gpr = [0] * 16
-        gpr[RSP] = vcpu.kernel_sp
-        gpr[RSI] = layout.vaddr(layout.start_info)
-        vcpu.context = replace(
-            self.hv.cpu.save(),
-            gpr=gpr,
-            rip=image.entry,
-            rflags=Rflags.IF | Rflags.FIXED,
-            cs=FLAT_KERNEL_CS64,
-            ss=FLAT_KERNEL_SS64,
-            ds=FLAT_KERNEL_DS64,
-            es=FLAT_KERNEL_DS64,
-            fs=FLAT_KERNEL_DS64,
-            gs=FLAT_KERNEL_DS64,
-            fs_base=0,
-            gs_base=0,
-        )
+        cpu = self.hv.cpu
+        others = cpu.save()
+        cpu.gpr[:] = array("Q", bytes(8 * len(cpu.gpr)))
+        cpu.gpr[RSP] = vcpu.kernel_sp
+        cpu.gpr[RSI] = layout.vaddr(layout.start_info)
+        cpu.rip = image.entry
+        cpu.rflags = Rflags.IF | Rflags.FIXED
+        cpu.cs, cpu.ss = FLAT_KERNEL_CS64, FLAT_KERNEL_SS64
+        cpu.ds = cpu.es = cpu.fs = cpu.gs = FLAT_KERNEL_DS64
+        cpu.fs_base = cpu.gs_base = 0
+        cpu.cr2 = Vaddr(0)
+        cpu.cr0_ts = False
+        cpu.write_fpu(_INITIAL_FPU)
+        vcpu.context = cpu.save()
+        cpu.load(others)
         vcpu.is_up = True

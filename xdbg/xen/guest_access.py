@@ -77,7 +77,7 @@ def copy_to_guest(vcpu: Vcpu, vaddr: int, data: bytes | bytearray | memoryview) 
 
 def read_struct(vcpu: Vcpu, vaddr: int, kind: type[S]) -> S:
     """A copy of a C structure at a guest address; raises `GuestFault`."""
-    return kind.from_bytes(copy_from_guest(vcpu, vaddr, kind.size()))
+    return kind.from_bytes(copy_from_guest(vcpu, vaddr, kind.SIZE))
 
 
 def write_struct(vcpu: Vcpu, vaddr: int, value: CStruct) -> None:

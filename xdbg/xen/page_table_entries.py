@@ -1,4 +1,4 @@
-"""Changing one entry of a live page table, with all of Xen's checks. Xen: mod_l1_entry() to mod_l4_entry(), arch/x86/mm.c.
+"""Changing one entry of a live page table, with all checks. Xen: mod_l1_entry() to mod_l4_entry(), arch/x86/mm.c.
 
 First the new entry takes what it needs, then it is stored, then the old one gives back what it held: an update that is
 refused has changed nothing. An update that changes neither frame nor write permission nor presence needs no counting.

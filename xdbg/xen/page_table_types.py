@@ -1,6 +1,6 @@
-"""Types of frames: how one is taken, checked and given back. Xen: get_page_type(), promote_*(), demote_*(), arch/x86/mm.c.
+"""How a frame's type is taken, checked and given back. Xen: get_page_type(), promote_*(), demote_*(), arch/x86/mm.c.
 
-Taking a type that the frame has already is counting. Taking another one is possible only while nobody holds the old one:
+Taking a type that the frame has already is counting. Taking another is possible only while nobody holds the old one:
 
 * writable: nothing to check;
 * segment descriptors: each descriptor is checked (`descriptor_check`);
@@ -10,8 +10,8 @@ Taking a type that the frame has already is counting. Taking another one is poss
 
 Giving back the last count of a table gives back what its entries hold. From then on its frame can be anything.
 
-**Linear tables.** An entry may point at a table of its own level, read-only: at its own table (this takes nothing), or at
-another one that is already checked (this takes a type count of that level). The second kind makes no chains, see
+**Linear tables.** An entry may point at a table of its own level, read-only: at its own table (this takes nothing), or
+at another one that is already checked (this takes a type count of that level). The second kind makes no chains, see
 `PageInfoTable.linear`.
 
 **TLB.** The engine keeps whole translations only. A writable one that is stale could write to what became a table or
@@ -357,6 +357,8 @@ def _promote_segdesc_page(hv: "Hypervisor", mfn: int) -> None:
 
 def destroy_ldt(hv: "Hypervisor", vcpu: "Vcpu") -> bool:
     """Unmap the pages of a vcpu's LDT; they are mapped again when they are used. Xen: pv_destroy_ldt()."""
+    if not vcpu.ldt_entries:
+        return False
     pages = ldt_pages(vcpu)
     for page, mfn in pages:
         map_ldt_page(vcpu, page, None)

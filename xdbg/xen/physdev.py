@@ -1,7 +1,7 @@
 """Physical devices, of which an unprivileged domain has none. Xen: arch/x86/physdev.c, public/physdev.h.
 
-What is left are the virtual IOPL and the I/O bitmap, which say whether an I/O instruction is emulated or is a #GP to the
-guest; emulated reads give all ones. Everything else is an errno, since no physical interrupt is permitted to the domain.
+What is left are the virtual IOPL and the I/O bitmap, which say whether an I/O instruction is emulated or is a #GP to
+the guest; emulated reads give all ones. All else is an errno, since no physical interrupt is permitted to the domain.
 """
 
 from xdbg.abi.errno import Errno
@@ -23,7 +23,7 @@ from xdbg.abi.physdev import (
     XenIrqStat,
 )
 
-from .event_channel import NR_PIRQS, domain_by_id
+from .event_channel_op import NR_PIRQS, domain_by_id
 from .faults import HypercallError
 from .guest_access import address_ok, read_struct, write_struct
 from .hypercall import hypercall
@@ -130,7 +130,7 @@ def do_physdev_op(vcpu: Vcpu, cmd: int, arg: int) -> int:
 
 
 @hypercall(Hypercall.PHYSDEV_OP_COMPAT)
-def do_physdev_op_compat(vcpu: Vcpu, op: int) -> int:
+def do_physdev_op_compat(vcpu: Vcpu, op: int) -> int | None:
     """HYPERVISOR_physdev_op_compat(op): as physdev_op, the command being in the structure. Xen: common/compat.c."""
     cmd = read_struct(vcpu, op, PhysdevOpStruct).cmd
     if cmd not in _COMPAT:

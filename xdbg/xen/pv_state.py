@@ -8,7 +8,7 @@ from xdbg.abi.frames import Vaddr
 from xdbg.abi.hypercalls import Hypercall, SegBase, VmasstCmd, VmasstType
 from xdbg.abi.mmu import MulticallEntry
 from xdbg.abi.x86 import DR7_DEFAULT, FLAT_RING3_SS64, HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START, Cr0, Dr7
-from xdbg.machine.cpu import SelectorError
+from xdbg.machine.registers import SelectorError
 
 from .callback import is_canonical
 from .faults import HypercallError

@@ -21,7 +21,23 @@ from xdbg.machine.cpu import Cpu
 from xdbg.machine.exits import Exit
 from xdbg.machine.ram import Ram
 
-from . import descriptor_tables, sched, system_time, timer
+from . import (  # those that nobody names here fill the hypercall table
+    callback,
+    descriptor_tables,
+    event_channel_op,
+    grant_table,
+    iret,
+    memory,
+    mm,
+    mmuext,
+    physdev,
+    pv_state,
+    sched,
+    system_time,
+    timer,
+    vcpu_op,
+    version,
+)
 from .console import ConsoleState
 from .cpuid import cpuid
 from .domain import Domain
@@ -37,6 +53,24 @@ from .m2p import M2p
 from .page_info import PageInfoTable
 from .vcpu import Vcpu
 from .xenstore import XenstoreState
+
+HYPERCALL_MODULES = (
+    callback,
+    descriptor_tables,
+    event_channel_op,
+    grant_table,
+    iret,
+    memory,
+    mm,
+    mmuext,
+    physdev,
+    pv_state,
+    sched,
+    timer,
+    vcpu_op,
+    version,
+)
+"""The modules with hypercalls, beside those that are used here."""
 
 XEN_OVERHEAD_FRAMES = 512
 """Frames beside those of the domains, for Xen's tables of a small machine; the M2P is counted extra."""

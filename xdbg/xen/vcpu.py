@@ -70,7 +70,8 @@ class Timers:
 class Runstate:
     """struct vcpu_runstate_info as Xen keeps it; `area` is where the guest wants to see it (0: nowhere)."""
 
-    state: int = 0
+    state: int = 3
+    """RUNSTATE_*; offline until it runs."""
     since_ns: int = 0
     time_ns: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
     area: Vaddr = Vaddr(0)

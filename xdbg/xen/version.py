@@ -1,7 +1,7 @@
 """What Xen tells of itself. Xen: common/kernel.c, common/version.c, public/version.h.
 
-The version is that of the Xen whose behaviour the others of these modules follow, since guests choose their ways by it.
-Strings are cut to their buffers and zero behind the NUL. The command line and the build are not for an unprivileged domain.
+The version is that of the Xen whose behaviour the other modules follow, since guests choose their ways by it. Strings
+are cut to their buffers and zero behind the NUL. The command line and the build are not for an unprivileged domain.
 """
 
 from typing import Final

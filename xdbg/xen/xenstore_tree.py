@@ -4,8 +4,9 @@ Each node has a value, the names of its children and a list of permissions. The 
 may do anything, and says what everyone else may; those that follow are for one domain each. A new node has its parent's
 permissions, its creator being the owner. Domain 0 may do anything.
 
-A transaction sees the tree as it is, plus its own changes. It remembers in which generation it saw each node; it
-commits only if all of those are unchanged, and fails with EAGAIN otherwise: the guest is to start over.
+A transaction sees each node as it was at the first look, plus its own changes. It commits only if all nodes that it saw
+are unchanged by then, and fails with EAGAIN otherwise: the guest is to start over. A transaction that can't commit any
+more may find a child without its parent.
 """
 
 from dataclasses import dataclass, field, replace
@@ -87,8 +88,8 @@ class Node:
 class Transaction:
     """What a transaction saw and what it changed."""
 
-    seen: dict[str, int] = field(default_factory=dict)
-    """Path -> generation of the node in the tree; 0: there was none."""
+    seen: dict[str, Node | None] = field(default_factory=dict)
+    """Path -> the node at the first look; None: there was none."""
     changed: dict[str, Node | None] = field(default_factory=dict)
     """Path -> the node as the transaction leaves it; None: removed."""
     events: dict[str, "Changed"] = field(default_factory=dict)
@@ -110,7 +111,7 @@ class XenstoreTree:
 
     nodes: dict[str, Node] = field(default_factory=lambda: {"/": Node(b"", (Permission("n", DOMID_PRIVILEGED),))})
     generation: int = 0
-    owned: dict[int, int] = field(default_factory=dict)
+    owned: dict[int, int] = field(default_factory=lambda: {DOMID_PRIVILEGED: 1})
     """How many nodes each domain owns."""
 
 
@@ -157,11 +158,13 @@ class View:
         if path == "/":
             raise XenstoreError(Errno.EINVAL)
         above = self._lookup(parent_of(path))
-        assert above is not None
+        if above is None:
+            raise XenstoreError(Errno.EAGAIN)
+        changes = self._with_all_below(path, node)
         name = path.rpartition("/")[2]
         self._put(parent_of(path), replace(above, children=tuple(c for c in above.children if c != name)))
-        changes = [Changed(path, node)]
-        self._remove_below(path, node, changes)
+        for change in changes:
+            self._put(change.path, None)
         return self._tell(changes)
 
     def set_permissions(self, path: str, permissions: tuple[Permission, ...]) -> Changed:
@@ -177,11 +180,11 @@ class View:
         """Make the transaction's changes real, or EAGAIN if the tree has changed under it."""
         transaction = self.transaction
         assert transaction is not None
-        nodes = self.tree.nodes
-        for path, generation in transaction.seen.items():
-            node = nodes.get(path)
-            if (0 if node is None else node.generation) != generation:
+        for path, node in transaction.seen.items():
+            if self.tree.nodes.get(path) != node:
                 raise XenstoreError(Errno.EAGAIN)
+        if self.domid != DOMID_PRIVILEGED and self._nr_owned() > MAX_NODES:
+            raise XenstoreError(Errno.ENOSPC)
         outside = View(self.tree, self.domid)
         for path, changed in transaction.changed.items():
             outside._put(path, changed)
@@ -194,12 +197,11 @@ class View:
             return self.tree.nodes.get(path)
         if path in transaction.changed:
             return transaction.changed[path]
-        node = self.tree.nodes.get(path)
         if path not in transaction.seen:
             if len(transaction.seen) >= MAX_NODES_IN_TRANSACTION and self.domid != DOMID_PRIVILEGED:
                 raise XenstoreError(Errno.ENOSPC)
-            transaction.seen[path] = 0 if node is None else node.generation
-        return node
+            transaction.seen[path] = self.tree.nodes.get(path)
+        return transaction.seen[path]
 
     def _get(self, path: str, *, write: bool) -> Node:
         """A node with permission; that there is none is told only to those who may look at what is above."""
@@ -246,18 +248,16 @@ class View:
         self._put(path, node)
         return self._tell([Changed(path, node)])[0]
 
-    def _remove_below(self, path: str, node: Node, changes: list[Changed]) -> None:
-        """Remove a node that its parent knows no more, and all below it."""
-        waiting = [(path, node)]
-        while waiting:
-            here, current = waiting.pop()
-            self._put(here, None)
-            for name in current.children:
-                below = child_path(here, name)
+    def _with_all_below(self, path: str, node: Node) -> list[Changed]:
+        """The removal of a node and of all below it, from the top down; nothing is removed yet."""
+        changes = [Changed(path, node)]
+        for change in changes:
+            for name in change.node.children:
+                below = child_path(change.path, name)
                 child = self._lookup(below)
-                assert child is not None
-                changes.append(Changed(below, child, exact=True))
-                waiting.append((below, child))
+                if child is not None:
+                    changes.append(Changed(below, child, exact=True))
+        return changes
 
     def _put(self, path: str, node: Node | None) -> None:
         """Store or remove a node, here or in the transaction."""
@@ -319,8 +319,8 @@ def absolute(text: str, domid: int) -> str:
     home, _, rest = path.removeprefix("/local/domain/").partition("/")
     if path.startswith("/local/domain/") and home.isdecimal():
         limit = min(limit, len(path) - len(rest) + XENSTORE_REL_PATH_MAX)
-    bad_end = path.endswith("/") and path != "/"
-    if bad_end or "//" in path or len(path) > limit or not _VALID.issuperset(path):
+    bad_ends = text.startswith("@") or (path.endswith("/") and path != "/")
+    if bad_ends or "//" in path or len(path) > limit or not _VALID.issuperset(path):
         raise XenstoreError(Errno.EINVAL)
     return path
 

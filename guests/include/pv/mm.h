@@ -53,7 +53,8 @@ unsigned pages_free(void);
 unsigned long va_to_mfn(const void *va);
 void *mfn_to_va(unsigned long mfn);
 
-/* Changes the rights of a kernel page; 0 or an errno. */
+/* Maps a frame in place of a kernel page, or changes the rights of the page; 0 or an errno. */
+long kernel_map(const void *va, unsigned long mfn, int prot);
 long kernel_protect(const void *va, int prot);
 
 void address_space_create(struct address_space *space);

@@ -13,7 +13,8 @@ import struct
 from errno import EBADF, EMFILE, ENOSYS, EROFS
 from typing import TYPE_CHECKING, Final
 
-from xdbg.rsp.packets import Anything, FileDescriptor, OpenFile, PreadFile, ReadLink, SetFileSystem
+from xdbg.rsp.packets.files import FileDescriptor, OpenFile, PreadFile, ReadLink, SetFileSystem
+from xdbg.rsp.packets.session import Anything
 from xdbg.rsp.replies import HostIoError, HostIoResult, Reply
 from xdbg.rsp.table import packet
 from xdbg.rsp.target import File, HostIo, TargetError

@@ -11,7 +11,7 @@ from errno import EFAULT, EFBIG, EINVAL
 from typing import TYPE_CHECKING, Final
 
 from xdbg.rsp.framing import MAX_PAYLOAD
-from xdbg.rsp.packets import ReadMemory, Search, WriteBinary, WriteMemory
+from xdbg.rsp.packets.memory import ReadMemory, Search, WriteBinary, WriteMemory
 from xdbg.rsp.replies import BinaryData, HexData, Ok, Reply, Text
 from xdbg.rsp.table import packet
 from xdbg.rsp.target import Target, TargetError

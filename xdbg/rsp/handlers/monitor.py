@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from xdbg.rsp.packets import MonitorCommand
+from xdbg.rsp.packets.monitor import MonitorCommand
 from xdbg.rsp.replies import Ok, Reply
 from xdbg.rsp.table import packet
 from xdbg.rsp.target import Monitor, TargetError

@@ -8,7 +8,7 @@ from __future__ import annotations
 from errno import EINVAL
 from typing import TYPE_CHECKING
 
-from xdbg.rsp.packets import Point, SetPoint
+from xdbg.rsp.packets.points import Point, SetPoint
 from xdbg.rsp.replies import Empty, Ok, Reply
 from xdbg.rsp.table import packet
 from xdbg.rsp.target import (

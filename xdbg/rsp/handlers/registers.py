@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from xdbg.rsp.packets import ReadRegister, ReadRegisters, WriteRegister, WriteRegisters
+from xdbg.rsp.packets.registers import ReadRegister, ReadRegisters, WriteRegister, WriteRegisters
 from xdbg.rsp.replies import HexData, Ok, Reply
 from xdbg.rsp.table import packet
 from xdbg.rsp.target import Target

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from xdbg.rsp.packets import Bare, ResumeCurrent, ResumeThreads
+from xdbg.rsp.packets.run import ResumeCurrent, ResumeThreads
+from xdbg.rsp.packets.session import Bare
 from xdbg.rsp.registers import RIP
 from xdbg.rsp.replies import Reply, Text
 from xdbg.rsp.table import packet
@@ -45,7 +46,7 @@ def resume_current(conn: Connection, target: Resume, request: ResumeCurrent) -> 
     As long as Hc chose no single thread, all others continue; step and signal are for the current one.
     """
     chosen = conn.resumed.exact()
-    thread = chosen or conn.thread()
+    thread = conn.thread(conn.resumed if chosen is not None else None)
     if request.vaddr is not None:
         conn.target.write_register(thread, RIP, request.vaddr.to_bytes(8, "little"))
     actions = [ResumeAction(thread.pattern(), request.kind, request.signal)]

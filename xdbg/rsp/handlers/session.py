@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from xdbg.rsp import table
-from xdbg.rsp.packets import Anything, Bare, OptionalProcess, Process, Supported
+from xdbg.rsp.packets.session import Anything, Bare, OptionalProcess, Process, Supported
 from xdbg.rsp.replies import Empty, Ok, Reply, Text
 from xdbg.rsp.table import packet
 from xdbg.rsp.target import Processes, Target

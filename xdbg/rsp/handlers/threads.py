@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Final
 from xml.sax.saxutils import quoteattr
 
 from xdbg.rsp.framing import MAX_PAYLOAD
-from xdbg.rsp.packets import Bare, SelectThread, Transfer
+from xdbg.rsp.packets.session import Bare
+from xdbg.rsp.packets.threads import SelectThread
+from xdbg.rsp.packets.transfers import Transfer
 from xdbg.rsp.replies import CurrentThread, HexData, Ok, Reply, Threads
 from xdbg.rsp.table import packet
 from xdbg.rsp.target import Target, TargetError, ThreadInfo

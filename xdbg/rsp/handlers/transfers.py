@@ -8,7 +8,8 @@ from __future__ import annotations
 from errno import ENOENT
 from typing import TYPE_CHECKING
 
-from xdbg.rsp.packets import Transfer
+from xdbg.rsp.packets.fields import number
+from xdbg.rsp.packets.transfers import Transfer
 from xdbg.rsp.replies import Reply
 from xdbg.rsp.table import packet
 from xdbg.rsp.target import Auxv, Description, ExecFile, TargetError
@@ -27,7 +28,7 @@ def read_description(conn: Connection, target: Description, request: Transfer) -
 def read_exec_file(conn: Connection, target: ExecFile, request: Transfer) -> Reply:
     """The path of the program that a process runs; the client reads it by vFile."""
     try:
-        pid = int(request.annex, 16) if request.annex else conn.thread().pid
+        pid = number(request.annex.encode()) if request.annex else conn.thread().pid
     except ValueError:
         raise TargetError(ENOENT, "the annex is a process number") from None
     return conn.transfer("exec-file", request, lambda: target.exec_file(pid).encode(errors="surrogateescape"))

@@ -1,0 +1,198 @@
+"""Xen's part of an exit, and what it changes for the debugger.
+
+While Xen handles an exit, page tables may come to mean something else, another address space may be loaded, a process
+may have ended, and Xen itself stores to the guest's memory. Break points, watch points and attached processes follow
+all that here, and nothing else is looked at: with no watch point and no attached process this costs two comparisons
+an exit.
+
+Which page tables an attached process has is asked anew when the vcpu's own pair of tables changes. What watched
+addresses mean is asked anew then, after hypercalls that can change mappings, and after page faults of the kernel,
+which may be writes to its page tables.
+"""
+
+from typing import Final
+
+from xdbg.abi.frames import Vaddr
+from xdbg.abi.hypercalls import Hypercall
+from xdbg.abi.x86 import Vector
+from xdbg.machine.exits import ExceptionExit, Exit, SyscallExit, WatchExit
+from xdbg.machine.paging import NotMappedError, walk
+from xdbg.machine.registers import RAX
+from xdbg.rsp.replies import ExitReply, StopEvent, StopReply
+from xdbg.rsp.threadid import Thread
+from xdbg.xen.vcpu import Vcpu
+
+from .address_space import AddressSpace
+from .breakpoints import Breakpoints
+from .inferiors import Inferiors
+from .observers import Observers, StoreLog
+from .stops import Stops
+from .watchpoints import Watchpoints
+
+_INT3: Final = b"\xcc"
+_REMAPPING: Final = frozenset(
+    {
+        Hypercall.MMU_UPDATE,
+        Hypercall.UPDATE_VA_MAPPING,
+        Hypercall.UPDATE_VA_MAPPING_OTHERDOMAIN,
+        Hypercall.MMUEXT_OP,
+        Hypercall.MULTICALL,
+        Hypercall.MEMORY_OP,
+        Hypercall.GRANT_TABLE_OP,
+    }
+)
+"""The hypercalls that can change what a virtual address means."""
+
+
+class Following:
+    """Keeps the CPU's stop points and watches true while the guest runs."""
+
+    def __init__(
+        self,
+        inferiors: Inferiors,
+        breakpoints: Breakpoints,
+        watchpoints: Watchpoints,
+        stops: Stops,
+        observers: Observers,
+    ) -> None:
+        self._hv = inferiors.domain.hv
+        self._inferiors = inferiors
+        self._breakpoints = breakpoints
+        self._watchpoints = watchpoints
+        self._stops = stops
+        self._observers = observers
+        self._stores = StoreLog()
+        self._tables: dict[int, tuple[int, int | None]] = {}
+        self._ended: dict[int, int] = {}
+        """Processes that have ended without gdb having been told, and their status."""
+        self._planted: set[int] = set()
+        """Machine addresses of int3 instructions that the debugger itself wrote."""
+
+    # -- between runs
+
+    def prepare(self) -> None:
+        """The guest is about to run: bring the CPU in line."""
+        if self._inferiors.has_processes:
+            self._look_at_processes()
+        self.install_breakpoints()
+        if self._watchpoints:
+            self._follow()
+        self._tables = {vcpu.vcpu_id: _tables(vcpu) for vcpu in self._inferiors.domain.vcpus}
+
+    def install_breakpoints(self, *, moved: bool = False) -> None:
+        """Bring the CPU's stop points in line; `moved`: page tables have changed."""
+        self._breakpoints.install(self._hv.cpu.stop_points, self._inferiors.tables_of, moved=moved)
+
+    def forget(self) -> None:
+        """The debugger has gone."""
+        self._breakpoints.clear()
+        self._watchpoints.clear()
+        self._planted.clear()
+        self._ended.clear()
+        self.withdraw()
+
+    def withdraw(self) -> None:
+        """Inferiors or their points have gone: take them out of the CPU at once."""
+        self.install_breakpoints(moved=True)
+        self._follow()
+
+    def wrote_memory(self, space: AddressSpace, vaddr: int, data: bytes, before: bytes) -> None:
+        """The debugger wrote memory where `before` was. A lone int3 is a breakpoint of a client without Z packets."""
+        if data == _INT3 and before != data:
+            self._planted.add(space.translate(vaddr).maddr)
+        buffer = self._hv.ram.buffer
+        self._planted = {maddr for maddr in self._planted if buffer[maddr] == _INT3[0]}
+        self._inferiors.stale()
+
+    # -- exits
+
+    def handle(self, vcpu: Vcpu, came: Exit) -> StopEvent | None:
+        """Let Xen handle an exit; a stop if that touched something watched, or ended an attached process."""
+        watching = bool(self._watchpoints)
+        remaps = watching and self._may_remap(vcpu, came)
+        self._hv.handle(vcpu, came)
+        tables = _tables(vcpu)
+        if tables != self._tables.get(vcpu.vcpu_id):
+            self._tables[vcpu.vcpu_id] = tables
+            if self._inferiors.has_processes:
+                self._look_at_processes()
+                self.install_breakpoints(moved=True)
+                remaps = watching
+        stop = self.stored(vcpu) if watching else None
+        if remaps:
+            self._follow()
+        if stop is None and self._ended:
+            return self.ended()
+        return stop
+
+    def stored(self, vcpu: Vcpu) -> StopReply | None:
+        """A stop if Xen stored to something watched since the last look: that counts as a write by the vcpu."""
+        if not self._watchpoints:
+            return None
+        for maddr, length in self._stores.take():
+            stop = self._stops.watch(vcpu, self._watchpoints.hits_of_store(maddr, length))
+            if stop is not None:
+                self._stores.take()
+                return stop
+        return None
+
+    def watched(self, vcpu: Vcpu, came: WatchExit) -> StopReply | None:
+        """A stop if the guest's access to watched memory is the business of an inferior."""
+        return self._stops.watch(vcpu, self._watchpoints.hits(came.watches, came.maddr, came.size))
+
+    def own_int3(self, vcpu: Vcpu, came: Exit) -> StopReply | None:
+        """A stop if the guest executed an int3 that the debugger wrote; Xen is not to handle it then."""
+        if not self._planted:
+            return None
+        if not (isinstance(came, ExceptionExit) and came.software and came.vector == Vector.BP):
+            return None
+        try:
+            maddr = walk(self._hv.ram, vcpu.cr3, Vaddr(self._hv.cpu.rip - 1)).maddr
+        except NotMappedError:
+            return None
+        return self._stops.own_int3(vcpu) if maddr in self._planted else None
+
+    def ended(self) -> ExitReply | None:
+        """The end of a process that gdb has not been told of and wants to know of now."""
+        for pid, status in self._ended.items():
+            if self._stops.asked_for(Thread(pid, pid)):
+                del self._ended[pid]
+                return self._stops.exited(pid, status)
+        return None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether gdb has not been told of the end of a process."""
+        return bool(self._ended)
+
+    # -- inside
+
+    def _may_remap(self, vcpu: Vcpu, came: Exit) -> bool:
+        match came:
+            case SyscallExit():
+                return vcpu.kernel_mode and self._hv.cpu.gpr[RAX] & 0xFFFF_FFFF in _REMAPPING
+            case ExceptionExit(vector):
+                return vcpu.kernel_mode and vector == Vector.PF
+            case _:
+                return False
+
+    def _follow(self) -> None:
+        """Watch what the watch points mean now; with any, Xen's own stores are of interest too."""
+        self._watchpoints.follow(self._hv.cpu.watches, self._inferiors.space_of)
+        if self._watchpoints:
+            self._observers.add(self._stores)
+        else:
+            self._observers.remove(self._stores)
+            self._stores.take()
+
+    def _look_at_processes(self) -> None:
+        """Page tables of processes may be other ones, and processes may have ended."""
+        for pid, status in self._inferiors.refresh():
+            self._inferiors.detach(pid)
+            self._breakpoints.forget(pid)
+            self._watchpoints.forget(pid)
+            self._ended[pid] = status
+
+
+def _tables(vcpu: Vcpu) -> tuple[int, int | None]:
+    return vcpu.guest_table, vcpu.guest_table_user

@@ -1,0 +1,188 @@
+"""Running the guest until gdb must be told something.
+
+`resume` notes what is to be done; `advance` then runs the domain in slices. One turn: the hypervisor picks a vcpu,
+delivering what is due; the vcpu is entered, or steps one instruction (`stepping`); the exit that comes back is looked
+at before Xen handles it (`following`). Stop points, steps and watches are no events of the guest, and Xen delivers
+nothing on them. So a guest that is debugged computes the same, at the same instruction counts, as one that is not.
+
+Resuming at the very place of the last stop goes past a breakpoint there, once: clients that keep theirs inserted
+would not get on. If the vcpu is diverted by an upcall first, this holds until it comes back to that place. A stop
+point that is nobody's business is passed in the same way.
+"""
+
+from collections.abc import Sequence
+from errno import ESRCH
+
+from xdbg.machine.exits import DeadlineExit, Exit, StopPointExit, WatchExit
+from xdbg.machine.registers import RSP
+from xdbg.rsp.replies import StopEvent
+from xdbg.rsp.target import ResumeAction, TargetError
+from xdbg.xen.vcpu import Vcpu
+
+from .breakpoints import Breakpoints
+from .following import Following
+from .inferiors import Inferiors
+from .observers import Observers
+from .stepping import Stepping
+from .stops import Stops
+from .vcpu_registers import rip_of, rsp_of
+from .watchpoints import Watchpoints
+
+Place = tuple[Vcpu, int, int]
+"""A vcpu, its rip and its rsp."""
+
+
+class RunControl:
+    """The run state of one domain, as its debugger wants it."""
+
+    def __init__(
+        self, inferiors: Inferiors, breakpoints: Breakpoints, watchpoints: Watchpoints, observers: Observers
+    ) -> None:
+        self._domain = inferiors.domain
+        self._hv = inferiors.domain.hv
+        self._inferiors = inferiors
+        self.stops = Stops(inferiors, breakpoints)
+        self.following = Following(inferiors, breakpoints, watchpoints, self.stops, observers)
+        self.stepping = Stepping(inferiors, breakpoints, self.stops, self.following)
+        self.idle = False
+        """`advance` came back because nothing can run before there is input."""
+        self.last_stop: StopEvent = self.stops.standing()
+        self._prepared = False
+        self._interrupted = False
+        self._reported: Place | None = None
+        self._skip: Place | None = None
+
+    # -- the debugger's side
+
+    def resume(self, actions: Sequence[ResumeAction]) -> None:
+        """Note what the threads are to do. TargetError(ESRCH) if there is no thread at all."""
+        if not self._inferiors.pids() and not self.following.has_ended:
+            raise TargetError(ESRCH, "no process is attached")
+        self.stops.resume(tuple(actions))
+        self.stepping.plan(actions)
+        place = self._place()
+        self._skip = place if place == self._reported else None
+        self._prepared = False
+        self._interrupted = False
+
+    def interrupt(self) -> None:
+        """Ctrl-C."""
+        self._interrupted = True
+
+    def standstill(self) -> None:
+        """A session begins: the place where the domain stands has been shown."""
+        self.last_stop = self.stops.standing()
+        self._reported = self._place()
+
+    def forget(self) -> None:
+        """The debugger has gone: nothing of its own is left in the CPU, or here."""
+        self.stepping.clear()
+        self.following.forget()
+        self.stops.resume(())
+        self._skip = self._reported = None
+        self._interrupted = False
+
+    # -- running
+
+    def advance(self, limit: int) -> StopEvent | None:
+        """Run the guest to instruction count `limit`, or to a stop. See `idle` for why nothing may come."""
+        self.idle = False
+        stop = self._run(limit)
+        self._inferiors.stale()
+        if stop is not None:
+            self.stepping.clear()
+            self.last_stop = stop
+            self._reported = self._place()
+            self._interrupted = False
+        return stop
+
+    def _run(self, limit: int) -> StopEvent | None:
+        hv, cpu = self._hv, self._hv.cpu
+        stepping = self.stepping
+        if not self._prepared:
+            self._prepared = True
+            self.following.prepare()
+        if self.following.has_ended and (ended := self.following.ended()) is not None:
+            return ended
+        if self._interrupted:
+            return self.stops.interrupted(self._vcpu())
+        while True:
+            if self._has_shut_down():
+                return self.stops.domain_ended(self._vcpu())
+            before = stepping.places() if stepping else ()
+            vcpu = hv.schedule()
+            if vcpu is None:
+                if self._has_shut_down():
+                    continue
+                self.idle = True
+                return None
+            if before:
+                stepping.note_upcall(vcpu, before)
+            stop: StopEvent | None = self.following.stored(vcpu)
+            if stop is not None:
+                return stop
+            if cpu.count >= limit:
+                return None
+            plan = stepping.due(vcpu) if stepping and vcpu.domain is self._domain else None
+            stop = self._enter(vcpu, limit) if plan is None else stepping.take(vcpu, plan)
+            if stop is not None:
+                return stop
+
+    def _enter(self, vcpu: Vcpu, limit: int) -> StopEvent | None:
+        """Let the guest run to its next exit."""
+        hv = self._hv
+        skip = self._takes_skip(vcpu) if self._skip is not None else False
+        count = hv.cpu.count
+        came = hv.enter(vcpu, limit, skip_stop_point=skip)
+        if vcpu.domain is not self._domain:
+            self._pass_by(vcpu, came)
+            return None
+        match came:
+            case DeadlineExit():
+                if skip and hv.cpu.count == count:
+                    self._skip_here(vcpu)
+                return None
+            case StopPointExit(vaddr):
+                ours, stop = self.stepping.returned(vcpu, vaddr)
+                if not ours:
+                    stop = self.stops.breakpoint(vcpu, vaddr)
+                    if stop is None:
+                        self._skip_here(vcpu)
+                return stop
+            case WatchExit():
+                return self.following.watched(vcpu, came)
+            case _:
+                return self.following.own_int3(vcpu, came) or self.following.handle(vcpu, came)
+
+    def _pass_by(self, vcpu: Vcpu, came: Exit) -> None:
+        """An exit of another domain is nobody's business."""
+        if isinstance(came, StopPointExit):
+            self._skip_here(vcpu)
+        else:
+            self._hv.handle(vcpu, came)
+
+    def _skip_here(self, vcpu: Vcpu) -> None:
+        self._skip = (vcpu, self._hv.cpu.rip, self._hv.cpu.gpr[RSP])
+
+    def _has_shut_down(self) -> bool:
+        return self._domain.shutdown_code is not None
+
+    # -- places
+
+    def _vcpu(self) -> Vcpu:
+        """The domain's vcpu that has the CPU, or the first."""
+        current = self._hv.current
+        return current if current is not None and current.domain is self._domain else self._domain.vcpus[0]
+
+    def _place(self) -> Place:
+        vcpu = self._vcpu()
+        return vcpu, rip_of(vcpu), rsp_of(vcpu)
+
+    def _takes_skip(self, vcpu: Vcpu) -> bool:
+        """Whether the vcpu is where it may go past a stop point; only once."""
+        if self._skip is None or self._skip[0] is not vcpu:
+            return False
+        if self._skip[1:] != (self._hv.cpu.rip, self._hv.cpu.gpr[RSP]):
+            return False
+        self._skip = None
+        return True

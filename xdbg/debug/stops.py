@@ -1,0 +1,154 @@
+"""Which exits are gdb's business, and what it is told of them.
+
+The domain always runs as a whole: with one inferior resumed and another not, both execute. What vCont's actions
+select is whose stops are told. A thread is *covered* when its action is to continue or to step; for a thread that is
+not covered there are no stops at all, and what would have stopped it passes unnoticed.
+
+A breakpoint or watch point stops the inferior that set it. Where several did, a guest in user mode stops its process
+and a guest in kernel mode its kernel. For a process a hit counts only while a vcpu runs it, or the kernel on its
+behalf: another process that executes the same shared frame or writes to it is none of its business.
+
+Only hits of gdb's own break and watch points carry a reason; gdb would take any other stop with a reason for a
+breakpoint that it has just removed, and resume without a word. Everything else is a plain signal: TRAP for a step
+that is done and for an int3 that the debugger itself wrote into memory, INT for Ctrl-C, ABRT for a domain that
+crashed (the next resume then ends it). A domain that shuts down in an orderly way ends all inferiors, one stop reply
+each.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from xdbg.abi.sched import Shutdown
+from xdbg.rsp.replies import ExitReply, NoResumed, SignalledReply, StopEvent, StopReason, StopReply, WatchHit
+from xdbg.rsp.signals import Signal
+from xdbg.rsp.target import ResumeAction, ResumeKind, action_for
+from xdbg.rsp.threadid import Thread
+from xdbg.xen.vcpu import Vcpu
+
+from .breakpoints import Breakpoints
+from .inferiors import KERNEL_PID, Inferiors
+
+CRASHES: Final = frozenset({Shutdown.CRASH, Shutdown.WATCHDOG})
+"""Shutdown codes that mean that the domain did not want to end."""
+
+
+class Stops:
+    """Turns what happened into stop events, for the threads that the last resume covered."""
+
+    def __init__(self, inferiors: Inferiors, breakpoints: Breakpoints) -> None:
+        self._inferiors = inferiors
+        self._breakpoints = breakpoints
+        self._actions: Sequence[ResumeAction] = ()
+        self._crash_told = False
+
+    def resume(self, actions: Sequence[ResumeAction]) -> None:
+        """These are the actions from now on."""
+        self._actions = actions
+
+    def covers(self, thread: Thread) -> bool:
+        """Whether stops of a thread are told."""
+        return self._inferiors.is_alive(thread) and self.asked_for(thread)
+
+    def asked_for(self, thread: Thread) -> bool:
+        """Whether the actions resume a thread, be it attached still or not."""
+        action = action_for(self._actions, thread)
+        return action is not None and action.kind is not ResumeKind.STOP
+
+    def covered(self) -> list[Thread]:
+        """All threads whose stops are told."""
+        return [
+            thread
+            for pid in self._inferiors.pids()
+            for thread in self._inferiors.threads_of(pid)
+            if self.covers(thread)
+        ]
+
+    # -- what happened
+
+    def breakpoint(self, vcpu: Vcpu, vaddr: int) -> StopReply | None:
+        """The vcpu is about to execute a stop point. None if it is nobody's who is covered."""
+        for pid in self._in_order(vcpu, self._breakpoints.pids_at(vaddr)):
+            thread = self._thread_behind(vcpu, pid)
+            if thread is not None:
+                return self._reply(Signal.TRAP, thread, vcpu, (self._breakpoints.reason(pid, vaddr),))
+        return None
+
+    def watch(self, vcpu: Vcpu, hits: Sequence[tuple[int, WatchHit]]) -> StopReply | None:
+        """Watched bytes were touched by the vcpu, or by Xen on its way. None if it is nobody's who is covered."""
+        for pid in self._in_order(vcpu, dict.fromkeys(pid for pid, _ in hits)):
+            thread = self._thread_behind(vcpu, pid)
+            if thread is not None:
+                hit = next(hit for owner, hit in hits if owner == pid)
+                return self._reply(Signal.TRAP, thread, vcpu, (hit,))
+        return None
+
+    def step_done(self, thread: Thread, vcpu: Vcpu) -> StopReply:
+        """A step is complete."""
+        return self._reply(Signal.TRAP, thread, vcpu)
+
+    def own_int3(self, vcpu: Vcpu) -> StopReply | None:
+        """The vcpu has executed an int3 that the debugger wrote into memory; rip is behind it."""
+        for thread in self._threads_on(vcpu):
+            if self.covers(thread):
+                return self._reply(Signal.TRAP, thread, vcpu)
+        return None
+
+    def interrupted(self, vcpu: Vcpu) -> StopReply | NoResumed:
+        """Ctrl-C: told for what the vcpu is doing now, if that is covered, or else for the first thread that is."""
+        candidates = [thread for thread in self._threads_on(vcpu) if self.covers(thread)] or self.covered()
+        return self._reply(Signal.INT, candidates[0], vcpu) if candidates else NoResumed()
+
+    def standing(self) -> StopEvent:
+        """The domain stands still and nothing has happened: the state at the beginning of a session."""
+        pids = self._inferiors.pids()
+        if not pids:
+            return ExitReply(0)
+        thread = self._inferiors.threads_of(pids[0])[0]
+        return self._reply(Signal.TRAP, thread, self._inferiors.domain.vcpus[0])
+
+    def exited(self, pid: int, status: int) -> ExitReply:
+        """A process of the guest has ended."""
+        return ExitReply(status & 0xFF, pid)
+
+    def domain_ended(self, vcpu: Vcpu) -> StopEvent:
+        """The domain has shut down. A crash is first told as a signal, while everything can still be looked at."""
+        code = self._inferiors.domain.shutdown_code
+        crashed = code in CRASHES
+        threads = self.covered()
+        if crashed and not self._crash_told and threads:
+            self._crash_told = True
+            on_vcpu = [thread for thread in self._threads_on(vcpu) if thread in threads]
+            return self._reply(Signal.ABRT, (on_vcpu or threads)[0], vcpu)
+        if not threads:
+            return NoResumed()
+        pid = threads[0].pid
+        self._inferiors.detach(pid)
+        self._breakpoints.forget(pid)
+        if crashed:
+            return SignalledReply(Signal.ABRT, pid)
+        return ExitReply(0 if code == Shutdown.POWEROFF else (code or 0), pid)
+
+    # -- inside
+
+    def _in_order(self, vcpu: Vcpu, pids: Iterable[int]) -> list[int]:
+        """Processes before the kernel in user mode, behind it in kernel mode."""
+        return sorted(pids, key=lambda pid: (pid == KERNEL_PID) != vcpu.kernel_mode)
+
+    def _thread_behind(self, vcpu: Vcpu, pid: int) -> Thread | None:
+        """The thread of an inferior that a hit on the vcpu is told for, if it is covered."""
+        if pid == KERNEL_PID:
+            thread = self._inferiors.vcpu_thread(vcpu)
+        elif self._inferiors.is_behind(vcpu, pid):
+            thread = self._inferiors.threads_of(pid)[0]
+        else:
+            return None
+        return thread if self.covers(thread) else None
+
+    def _threads_on(self, vcpu: Vcpu) -> list[Thread]:
+        """The threads that show what the vcpu is doing, the closest first."""
+        inferiors = self._inferiors
+        threads = [Thread(pid, pid) for pid in inferiors.process_ids() if inferiors.runs(vcpu, pid)]
+        return [*threads, inferiors.vcpu_thread(vcpu)]
+
+    def _reply(self, signal: int, thread: Thread, vcpu: Vcpu, reasons: tuple[StopReason, ...] = ()) -> StopReply:
+        return StopReply(signal, thread, reasons, self._inferiors.expedited(thread), vcpu.vcpu_id)

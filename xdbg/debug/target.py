@@ -1,0 +1,244 @@
+"""The gdb target: one domain, split by capability as the protocol asks for it.
+
+`DebugTarget` implements the protocols of `rsp.target` and holds nothing of its own: each method belongs to one of the
+parts.
+
+=================  ========================================================
+`inferiors`        who there is; registers and memory of each
+`breakpoints`      Z0, Z1
+`watchpoints`      Z2, Z3, Z4
+`run_control`      vCont, Ctrl-C, and what stops the guest (`stops`)
+`files`            what vFile serves
+`monitor`          the commands behind ``monitor``
+=================  ========================================================
+
+The session calls `connected` and `disconnected` as clients come and go, and `advance` while one of them waits for a
+stop.
+"""
+
+from collections.abc import Iterable, Sequence
+from errno import E2BIG, EINVAL, ENOENT, EPERM
+from functools import cached_property
+from typing import Final
+
+from xdbg.abi.sched import Shutdown
+from xdbg.guestos.elf_file import ElfError
+from xdbg.guestos.profile import Profile
+from xdbg.guestos.symbols import SymbolTable
+from xdbg.rsp.registers import G_REGISTERS, RIP, description
+from xdbg.rsp.replies import StopEvent, StopReply
+from xdbg.rsp.signals import Signal
+from xdbg.rsp.target import BreakpointKind, File, ResumeAction, TargetError, ThreadInfo, WatchKind
+from xdbg.rsp.threadid import Thread
+from xdbg.xen.domain import Domain
+from xdbg.xen.setup import Hypervisor
+
+from . import commands  # noqa: F401 - fills the table of monitor commands
+from .breakpoints import Breakpoints
+from .files import GuestFiles
+from .inferiors import KERNEL_PID, Inferiors
+from .monitor import MonitorContext, run_command
+from .observers import Observers
+from .registers import decode, encode, read_one, with_one
+from .run_control import RunControl
+from .trace_control import TraceControl
+from .watchpoints import Watchpoint, Watchpoints
+
+MAX_WATCHED: Final = 64 << 20
+"""Bytes of one watch point. Its pages are looked up at each resume: these take some 30 ms."""
+
+
+class DebugTarget:
+    """What gdb debugs: the kernel and the processes of `domain`."""
+
+    def __init__(self, hv: Hypervisor, domain: Domain, profile: Profile) -> None:
+        assert domain.hv is hv
+        self.hv = hv
+        self.domain = domain
+        self.profile = profile
+        self.observers = Observers(hv)
+        """Where others who want to be told what the hypervisor does join in."""
+        self.inferiors = Inferiors(domain, profile)
+        self.breakpoints = Breakpoints(KERNEL_PID)
+        self.watchpoints = Watchpoints()
+        self.run_control = RunControl(self.inferiors, self.breakpoints, self.watchpoints, self.observers)
+        self.files = GuestFiles(self.inferiors)
+        self.trace: TraceControl | None = None
+        """What ``monitor trace`` turns on and off; the session puts it there."""
+
+    # -- the session's side
+
+    def connected(self) -> None:
+        """A client has come: it finds the kernel attached, and the domain standing where it is."""
+        self.inferiors.only_kernel()
+        self.run_control.standstill()
+
+    def disconnected(self) -> None:
+        """The client has gone: nothing of it stays behind."""
+        self.run_control.forget()
+        self.inferiors.only_kernel()
+
+    @property
+    def idle(self) -> bool:
+        """The last `advance` came back because nothing can run before there is console input."""
+        return self.run_control.idle
+
+    def advance(self, limit: int) -> StopEvent | None:
+        """Run the guest, at most to instruction count `limit`; what gdb must be told, if anything."""
+        return self.run_control.advance(limit)
+
+    # -- Target
+
+    def threads(self) -> Sequence[ThreadInfo]:
+        """The vcpus, then the attached processes."""
+        return self.inferiors.threads()
+
+    def is_alive(self, thread: Thread) -> bool:
+        """Whether it is attached."""
+        return self.inferiors.is_alive(thread)
+
+    def stop_status(self) -> StopEvent:
+        """The last stop, as long as its thread is attached."""
+        last = self.run_control.last_stop
+        if isinstance(last, StopReply) and self.inferiors.is_alive(last.thread):
+            return last
+        return self.run_control.stops.standing()
+
+    def read_registers(self, thread: Thread) -> bytes:
+        """The `g` block."""
+        return encode(self.inferiors.read_registers(thread))
+
+    def write_registers(self, thread: Thread, block: bytes) -> None:
+        """Sets what differs."""
+        self.inferiors.write_registers(thread, decode(block, self.inferiors.read_registers(thread)))
+
+    def read_register(self, thread: Thread, regnum: int) -> bytes:
+        """One register; those behind the `g` block are the vcpu's. TargetError(EINVAL) for an unknown one."""
+        if regnum == RIP:
+            return self.inferiors.rip(thread).to_bytes(8, "little")
+        if 0 <= regnum < len(G_REGISTERS):
+            return read_one(self.inferiors.read_registers(thread), regnum)
+        return self.inferiors.read_system(thread, regnum)
+
+    def write_register(self, thread: Thread, regnum: int, value: bytes) -> None:
+        """Sets one register."""
+        if 0 <= regnum < len(G_REGISTERS):
+            if len(value) != G_REGISTERS[regnum].size:
+                raise TargetError(EINVAL, f"{G_REGISTERS[regnum].name} has {G_REGISTERS[regnum].size} bytes")
+            self.inferiors.write_registers(thread, with_one(self.inferiors.read_registers(thread), regnum, value))
+        else:
+            self.inferiors.write_system(thread, regnum, value)
+
+    def read_memory(self, thread: Thread, vaddr: int, length: int) -> bytes:
+        """What the thread would see, less its rights; short at a hole."""
+        return self.inferiors.space(thread).read(vaddr, length)
+
+    def write_memory(self, thread: Thread, vaddr: int, data: bytes) -> None:
+        """All or nothing."""
+        space = self.inferiors.space(thread)
+        before = space.read(vaddr, 1)
+        space.write(vaddr, data)
+        self.run_control.following.wrote_memory(space, vaddr, data, before)
+
+    # -- Resume
+
+    def resume(self, actions: Sequence[ResumeAction]) -> None:
+        """Only noted; `advance` runs."""
+        self.run_control.resume(actions)
+
+    def interrupt(self) -> None:
+        """The next `advance` stops at once."""
+        self.run_control.interrupt()
+
+    # -- Breakpoints, Watchpoints
+
+    def insert_breakpoint(self, thread: Thread, kind: BreakpointKind, vaddr: int) -> None:
+        """In force from the next resume on."""
+        self.breakpoints.insert(self._owner(thread), kind, vaddr)
+
+    def remove_breakpoint(self, thread: Thread, kind: BreakpointKind, vaddr: int) -> None:
+        """As `insert_breakpoint`."""
+        self.breakpoints.remove(thread.pid, kind, vaddr)
+
+    def insert_watchpoint(self, thread: Thread, kind: WatchKind, vaddr: int, length: int) -> None:
+        """In force from the next resume on. TargetError(E2BIG) for more than `MAX_WATCHED` bytes."""
+        if length > MAX_WATCHED:
+            raise TargetError(E2BIG, f"a watch point has at most {MAX_WATCHED} bytes")
+        self.watchpoints.insert(Watchpoint(self._owner(thread), kind, vaddr, length))
+
+    def remove_watchpoint(self, thread: Thread, kind: WatchKind, vaddr: int, length: int) -> None:
+        """As `insert_watchpoint`."""
+        self.watchpoints.remove(Watchpoint(thread.pid, kind, vaddr, length))
+
+    def _owner(self, thread: Thread) -> int:
+        if not self.inferiors.is_alive(thread):
+            raise TargetError(EINVAL, "no such thread")
+        return thread.pid
+
+    # -- Description, ExecFile, Auxv, HostIo
+
+    def target_xml(self, annex: str) -> bytes:
+        """The registers."""
+        return description(annex)
+
+    def exec_file(self, pid: int) -> str:
+        """The path of the kernel's or a process's program."""
+        path = self.profile.kernel_path if pid == KERNEL_PID else self.inferiors.find_process(pid).exec_path
+        if not path:
+            raise TargetError(ENOENT, f"the program of process {pid} is not known")
+        return path
+
+    def auxv(self, thread: Thread) -> bytes:
+        """What the process's kernel told its program at the start."""
+        if thread.pid == KERNEL_PID:
+            raise TargetError(ENOENT, "a kernel has no auxiliary vector")
+        found = self.inferiors.process(thread.pid).auxv
+        if not found:
+            raise TargetError(ENOENT, f"the auxiliary vector of process {thread.pid} is not known")
+        return found
+
+    def open_file(self, pid: int, path: str) -> File:
+        """A file of the guest."""
+        return self.files.open(pid, path)
+
+    def read_link(self, pid: int, path: str) -> str:
+        """/proc/PID/exe and its like."""
+        return self.files.read_link(pid, path)
+
+    # -- Monitor
+
+    def monitor(self, thread: Thread | None, command: str) -> Iterable[str]:
+        """One line of ``monitor``."""
+        return run_command(MonitorContext(self, thread), command)
+
+    @cached_property
+    def kernel_symbols(self) -> SymbolTable:
+        """The kernel's names, for monitor commands; none if its file has no symbols."""
+        try:
+            return SymbolTable.from_elf(self.profile.file(self.profile.kernel_path) or b"")
+        except ElfError:
+            return SymbolTable(())
+
+    # -- Processes
+
+    def attach(self, pid: int) -> StopReply:
+        """The kernel, or a process of the guest; it stands still as everything does."""
+        thread = self.inferiors.attach(pid)
+        registers = self.inferiors.expedited(thread)
+        stop = StopReply(Signal.TRAP, thread, (), registers, self.domain.vcpus[0].vcpu_id)
+        self.run_control.last_stop = stop
+        return stop
+
+    def detach(self, pid: int) -> None:
+        """Its break and watch points go too."""
+        self.breakpoints.forget(pid)
+        self.watchpoints.forget(pid)
+        self.inferiors.detach(pid)
+        self.run_control.following.withdraw()
+
+    def kill(self, pid: int) -> None:
+        """The kernel's end is the domain's. A process can't be ended from outside of its kernel: TargetError(EPERM)."""
+        if pid != KERNEL_PID:
+            raise TargetError(EPERM, "only the guest's kernel can end a process; kill it from within the guest")
+        self.hv.shutdown_domain(self.domain, Shutdown.POWEROFF, "killed by the debugger")
+        self.detach(pid)

@@ -1,0 +1,170 @@
+"""The registers of a vcpu, wherever they are: in the CPU while it is current, otherwise in its `context`.
+
+The Xen side of a vcpu is shown as registers too, behind those of the `g` block. They can be read only, but for the
+upcall mask.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from errno import EINVAL, EPERM
+from typing import Final
+
+from xdbg.abi.frames import Maddr, Vaddr
+from xdbg.abi.shared_info import VcpuInfo
+from xdbg.abi.x86 import Efer, Rflags
+from xdbg.machine.cpu import Cpu
+from xdbg.machine.registers import RBP, RSP, SelectorError
+from xdbg.rsp.registers import REGISTERS
+from xdbg.rsp.target import TargetError
+from xdbg.xen.sched import vcpu_unblock
+from xdbg.xen.vcpu import Vcpu
+
+from .registers import Registers, expedited
+
+_SETTABLE_RFLAGS: Final = (
+    Rflags.CF
+    | Rflags.PF
+    | Rflags.AF
+    | Rflags.ZF
+    | Rflags.SF
+    | Rflags.TF
+    | Rflags.DF
+    | Rflags.OF
+    | Rflags.NT
+    | Rflags.AC
+    | Rflags.ID
+)
+"""Flags that a debugger sets; IF and IOPL are Xen's, whatever it writes."""
+_PENDING: Final = VcpuInfo.offset_of("evtchn_upcall_pending")
+_MASK: Final = VcpuInfo.offset_of("evtchn_upcall_mask")
+_EFER: Final = Efer.SCE | Efer.LME | Efer.LMA | Efer.NXE
+
+
+def rip_of(vcpu: Vcpu) -> int:
+    """Where the vcpu is."""
+    return vcpu.domain.hv.cpu.rip if vcpu.context is None else vcpu.context.rip
+
+
+def rsp_of(vcpu: Vcpu) -> int:
+    """Its stack pointer."""
+    return vcpu.domain.hv.cpu.gpr[RSP] if vcpu.context is None else vcpu.context.gpr["rsp"]
+
+
+def expedited_of_vcpu(vcpu: Vcpu) -> dict[int, bytes]:
+    """What a stop reply sends along."""
+    if vcpu.context is None:
+        cpu = vcpu.domain.hv.cpu
+        return expedited(cpu.rip, cpu.gpr[RSP], cpu.gpr[RBP])
+    gpr = vcpu.context.gpr
+    return expedited(vcpu.context.rip, gpr["rsp"], gpr["rbp"])
+
+
+@contextmanager
+def _in_cpu(vcpu: Vcpu) -> Iterator[Cpu]:
+    """The CPU with the vcpu's registers in it; what it held before comes back afterwards."""
+    cpu = vcpu.domain.hv.cpu
+    if vcpu.context is None:
+        yield cpu
+        return
+    before = cpu.save()
+    cpu.load(vcpu.context)
+    try:
+        yield cpu
+        vcpu.context = cpu.save()
+    finally:
+        cpu.load(before)
+
+
+def read_vcpu(vcpu: Vcpu) -> Registers:
+    """All registers of the `g` block."""
+    with _in_cpu(vcpu) as cpu:
+        return Registers(
+            tuple(cpu.gpr),
+            cpu.rip,
+            cpu.rflags,
+            cpu.cs,
+            cpu.ss,
+            cpu.ds,
+            cpu.es,
+            cpu.fs,
+            cpu.gs,
+            cpu.read_fpu(),
+            fs_base=cpu.fs_base,
+            gs_base=cpu.gs_base,
+        )
+
+
+def write_vcpu(vcpu: Vcpu, old: Registers, new: Registers) -> None:
+    """Change what differs. A vcpu that waits for an event and is sent elsewhere goes on at once.
+
+    TargetError(EINVAL), with nothing changed, for cs and ss: they are the guest's mode. For another selector that
+    can't be loaded it comes when those before it have been.
+    """
+    changed = old.changes(new)
+    for name in ("cs", "ss"):
+        if name in changed:
+            raise TargetError(EINVAL, f"{name} says which mode the guest is in, and can't be changed")
+    with _in_cpu(vcpu) as cpu:
+        for name in changed:
+            value = getattr(new, name)
+            match name:
+                case "gpr":
+                    for index in range(16):
+                        cpu.gpr[index] = value[index]
+                case "rflags":
+                    cpu.rflags = (value & _SETTABLE_RFLAGS) | (old.rflags & ~_SETTABLE_RFLAGS)
+                case "fpu":
+                    cpu.write_fpu(value)
+                case "orig_rax":
+                    continue
+                case _:
+                    try:
+                        setattr(cpu, name, value)
+                    except SelectorError as error:
+                        raise TargetError(EINVAL, str(error)) from error
+    if "rip" in changed:
+        vcpu_unblock(vcpu)
+
+
+def _upcall_byte(offset: int) -> Callable[[Vcpu], int]:
+    return lambda vcpu: vcpu.domain.hv.ram.buffer[vcpu.vcpu_info + offset]
+
+
+_SYSTEM: Final[dict[str, Callable[[Vcpu], int]]] = {
+    "cr0": lambda vcpu: vcpu.cr0,
+    "cr2": lambda vcpu: vcpu.domain.hv.guest_cr2(vcpu),
+    "cr3": lambda vcpu: vcpu.cr3,
+    "cr4": lambda vcpu: vcpu.cr4,
+    "cr8": lambda _: 0,
+    "efer": lambda _: _EFER,
+    "xen_kernel_mode": lambda vcpu: int(vcpu.kernel_mode),
+    "xen_upcall_mask": _upcall_byte(_MASK),
+    "xen_upcall_pending": _upcall_byte(_PENDING),
+    "xen_kernel_sp": lambda vcpu: vcpu.kernel_sp,
+    "xen_gs_base_user": lambda vcpu: vcpu.gs_base_user,
+    "xen_cr3_user": lambda vcpu: 0 if vcpu.guest_table_user is None else vcpu.guest_table_user << 12,
+}
+"""The registers behind the `g` block, by name."""
+
+
+def system_value(vcpu: Vcpu, name: str) -> int:
+    """A register behind the `g` block, by name. KeyError for an unknown one."""
+    return _SYSTEM[name](vcpu)
+
+
+def read_system(vcpu: Vcpu, number: int, cr3: Maddr | None = None) -> bytes:
+    """A register behind the `g` block; `cr3` replaces the vcpu's own. TargetError(EINVAL) for an unknown number."""
+    if not 0 <= number < len(REGISTERS) or REGISTERS[number].name not in _SYSTEM:
+        raise TargetError(EINVAL, f"no register {number}")
+    register = REGISTERS[number]
+    value = cr3 if register.name == "cr3" and cr3 is not None else _SYSTEM[register.name](vcpu)
+    return (value & (1 << register.bitsize) - 1).to_bytes(register.size, "little")
+
+
+def write_system(vcpu: Vcpu, number: int, value: bytes) -> None:
+    """Sets the upcall mask; the other registers behind the `g` block are Xen's: TargetError(EPERM)."""
+    read_system(vcpu, number)
+    name = REGISTERS[number].name
+    if name != "xen_upcall_mask":
+        raise TargetError(EPERM, f"{name} is Xen's, and can't be changed")
+    vcpu.domain.hv.ram.buffer[Vaddr(vcpu.vcpu_info + _MASK)] = 1 if any(value) else 0

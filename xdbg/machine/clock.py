@@ -1,0 +1,172 @@
+"""The compiled clock as Python sees it: its C structures, its functions, and its events. See clock.c for how it works."""
+
+import ctypes
+import importlib.machinery
+from enum import IntEnum
+from pathlib import Path
+from typing import Final
+
+from .engine_state import CR, EFLAGS, EIP, HFLAGS, EngineState, EngineStateError
+from .ram import Ram
+
+_HOOK_INTR: Final = 1
+_HOOK_INSN: Final = 2
+_HOOK_BLOCK: Final = 8
+_HOOK_MEM_READ_PROT: Final = 128
+_HOOK_MEM_WRITE_PROT: Final = 256
+_HOOK_INSN_INVALID: Final = 16384
+_HOOK_EDGE_GENERATED: Final = 32768
+_INSN_IN: Final = 218
+_INSN_SYSCALL: Final = 699
+
+ANY_CR3: Final = 0xFFFF_FFFF_FFFF_FFFF
+
+
+class Event(IntEnum):
+    """enum event of clock.h."""
+
+    NONE = 0
+    DEADLINE = 1
+    EXCEPTION = 2
+    SYSCALL = 3
+    SYSENTER = 4
+    IO = 5
+    STOP_POINT = 6
+    WATCH = 7
+    CPUID = 8
+    ENGINE = 9
+
+
+class StopPointEntry(ctypes.Structure):
+    """struct stop_point."""
+
+    _fields_ = [("vaddr", ctypes.c_uint64), ("cr3", ctypes.c_uint64)]
+
+
+class WatchEntry(ctypes.Structure):
+    """struct watch."""
+
+    _fields_ = [(name, ctypes.c_uint64) for name in ("maddr", "length", "access", "hit")]
+
+
+class Engine(ctypes.Structure):
+    """struct engine: functions of the engine's library and host addresses of its state."""
+
+    _fields_ = [
+        (name, ctypes.c_void_p)
+        for name in (
+            "uc emu_start emu_stop reg_read reg_write ctl vmem_translate loop_exit tlb_flush tb_flush tb_lookup cpu "
+            "cflags_next_tb icount_high regs eip eflags hflags cr error_code exception_is_int dr old_exception ram"
+        ).split()
+    ] + [("ram_size", ctypes.c_uint64)]
+
+
+class Clock(ctypes.Structure):
+    """struct clock, the part that is shared: all words of 64 bits, so that a memoryview of words can be used, too."""
+
+    _fields_ = [
+        ("count", ctypes.c_uint64),
+        ("deadline", ctypes.c_uint64),
+        ("event", ctypes.c_uint64),
+        ("arg", ctypes.c_uint64 * 4),
+        ("rflags", ctypes.c_uint64),
+        ("cr2", ctypes.c_uint64),
+        ("cr3", ctypes.c_uint64),
+        ("cr3_pending", ctypes.c_uint64),
+        ("tlb_pending", ctypes.c_uint64),
+        ("code_pending", ctypes.c_uint64),
+        ("skip_stop_point", ctypes.c_uint64),
+        ("tsc_offset", ctypes.c_uint64),
+        ("tsc_aux", ctypes.c_uint64),
+        ("io_allowed", ctypes.c_uint64),
+        ("rdtsc_allowed", ctypes.c_uint64),
+        ("nr_stop_points", ctypes.c_uint64),
+        ("stop_points", ctypes.c_void_p),
+        ("nr_watches", ctypes.c_uint64),
+        ("watches", ctypes.c_void_p),
+        ("watches_read", ctypes.c_uint64),
+        ("engine", Engine),
+        ("stale_blocks", ctypes.c_uint64),
+        ("slow_blocks", ctypes.c_uint64),
+        ("translations", ctypes.c_uint64),
+    ]
+
+
+def load_library() -> ctypes.CDLL:
+    """The compiled part of this package."""
+    directory = Path(__file__).parent
+    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
+        path = directory / f"_clock{suffix}"
+        if path.exists():
+            library = ctypes.CDLL(str(path))
+            library.xdbg_create.restype = ctypes.c_void_p
+            library.xdbg_run.restype = ctypes.c_uint64
+            library.xdbg_run.argtypes = [ctypes.c_void_p]
+            library.xdbg_set_rflags.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
+            library.xdbg_destroy.argtypes = [ctypes.c_void_p]
+            return library
+    raise EngineStateError("xdbg.machine._clock has not been built (pip install)")
+
+
+def create(
+    library: ctypes.CDLL, engine_library: ctypes.CDLL, handle: ctypes.c_void_p, state: EngineState, ram: Ram
+) -> Clock:
+    """A clock for one engine, its hooks installed."""
+
+    def function(name: str) -> int | None:
+        try:
+            return ctypes.cast(getattr(engine_library, name), ctypes.c_void_p).value
+        except AttributeError:
+            raise EngineStateError(f"no function {name}") from None
+
+    env = state.env
+    engine = Engine(
+        uc=handle.value,
+        emu_start=function("uc_emu_start"),
+        emu_stop=function("uc_emu_stop"),
+        reg_read=function("uc_reg_read"),
+        reg_write=function("uc_reg_write"),
+        ctl=function("uc_ctl"),
+        vmem_translate=function("uc_vmem_translate"),
+        loop_exit=function("cpu_loop_exit_noexc_x86_64"),
+        tlb_flush=function("tlb_flush_x86_64"),
+        tb_flush=function("tb_flush_x86_64"),
+        tb_lookup=function("tb_htable_lookup_x86_64"),
+        cpu=state.cpu,
+        cflags_next_tb=state.cflags_next_tb,
+        icount_high=state.icount_high,
+        regs=env,
+        eip=env + EIP,
+        eflags=env + EFLAGS,
+        hflags=env + HFLAGS,
+        cr=env + CR,
+        error_code=state.error_code,
+        exception_is_int=state.exception_is_int,
+        dr=state.dr,
+        old_exception=state.old_exception,
+        ram=ram.host_address,
+        ram_size=ram.size,
+    )
+    address = library.xdbg_create(ctypes.byref(engine))
+    if not address:
+        raise MemoryError
+    _add_hooks(library, engine_library, handle, address)
+    return Clock.from_address(address)
+
+
+def _add_hooks(library: ctypes.CDLL, engine_library: ctypes.CDLL, handle: ctypes.c_void_p, clock: int) -> None:
+    data, everywhere = ctypes.c_void_p(clock), (ctypes.c_uint64(1), ctypes.c_uint64(0))
+    for kind, hook, extra in (
+        (_HOOK_BLOCK, "block", ()),
+        (_HOOK_EDGE_GENERATED, "translation", ()),
+        (_HOOK_INTR, "interrupt", ()),
+        (_HOOK_INSN_INVALID, "invalid", ()),
+        (_HOOK_INSN, "syscall", (ctypes.c_int(_INSN_SYSCALL),)),
+        (_HOOK_INSN, "in", (ctypes.c_int(_INSN_IN),)),
+        (_HOOK_MEM_READ_PROT | _HOOK_MEM_WRITE_PROT, "watch", ()),
+    ):
+        callback = ctypes.cast(getattr(library, f"xdbg_{hook}_hook"), ctypes.c_void_p)
+        added = ctypes.c_void_p()
+        error = engine_library.uc_hook_add(handle, ctypes.byref(added), kind, callback, data, *everywhere, *extra)
+        if error:
+            raise EngineStateError(f"hook {hook}: error {error}")

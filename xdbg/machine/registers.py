@@ -1,0 +1,235 @@
+"""The registers of the one CPU, live, and the names of registers and flag bits.
+
+Intel SDM vol. 1, "Basic Program Execution Registers"; vol. 3, "Segment Descriptors".
+
+Reading and writing goes to the engine's own state: there is no copy, so nothing needs to be fetched or written back. In long mode
+CS and SS are selectors only, here: their descriptors never change (flat 64-bit code and data of the lowest privilege). DS, ES, FS
+and GS load a descriptor as `mov` to a segment register does.
+"""
+
+import ctypes
+from typing import Final
+
+from xdbg.abi.frames import Maddr, Vaddr
+
+from .clock import Clock
+from .engine_state import CR, EIP, GDT, HFLAGS, LDT, SEGMENT_SIZE, SEGMENTS
+from .paging import NotMappedError, read_virtual
+from .ram import Ram
+
+RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15 = range(16)
+
+GPR_NAMES: Final = (
+    *("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi"),
+    *("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"),
+)
+"""In the order of `Cpu.gpr`, which is that of instruction encodings."""
+
+CF: Final = 1 << 0
+PF: Final = 1 << 2
+AF: Final = 1 << 4
+ZF: Final = 1 << 6
+SF: Final = 1 << 7
+TF: Final = 1 << 8
+IF: Final = 1 << 9
+DF: Final = 1 << 10
+OF: Final = 1 << 11
+IOPL: Final = 3 << 12
+NT: Final = 1 << 14
+RF: Final = 1 << 16
+VM: Final = 1 << 17
+AC: Final = 1 << 18
+
+DR6_BS: Final = 1 << 14
+"""Cause of a #DB: single step."""
+
+ES, CS, SS, DS, FS, GS = range(6)
+"""Segment registers, in the order of instruction encodings."""
+
+FXSAVE_SIZE: Final = 512
+
+_ENV_SIZE: Final = 1024
+_HFLAGS_CPL: Final = 3
+_GP: Final = 13
+_NP: Final = 11
+_CPL: Final = 3
+
+
+class SelectorError(Exception):
+    """A selector that can not be loaded: hardware raises `vector` (#GP or #NP) with `error_code`."""
+
+    def __init__(self, selector: int, why: str, vector: int = _GP) -> None:
+        super().__init__(f"selector {selector:#x}: {why}")
+        self.selector = selector
+        self.vector = vector
+        self.error_code = selector & 0xFFFC
+
+
+class _Word:
+    """A 64-bit word of a `Registers`' engine state."""
+
+    def __init__(self, offset: int, doc: str) -> None:
+        self._index = offset // 8
+        self.__doc__ = doc
+
+    def __get__(self, registers: "Registers", owner: type) -> int:
+        return registers.env[self._index]
+
+    def __set__(self, registers: "Registers", value: int) -> None:
+        registers.env[self._index] = value
+
+
+class _Selector:
+    """A segment register; the descriptor is loaded for those that have one in long mode."""
+
+    def __init__(self, number: int, doc: str, *, load: bool) -> None:
+        self._number = number
+        self._load = load
+        self.__doc__ = doc
+
+    def __get__(self, registers: "Registers", owner: type) -> int:
+        return registers.env32[(SEGMENTS + self._number * SEGMENT_SIZE) // 4]
+
+    def __set__(self, registers: "Registers", selector: int) -> None:
+        if self._load:
+            registers.load_segment(self._number, selector)
+        else:
+            registers.env32[(SEGMENTS + self._number * SEGMENT_SIZE) // 4] = selector
+
+
+class Registers:
+    """`gpr` is a writable memoryview of the 16 general registers, unsigned 64-bit, indexed by RAX..R15."""
+
+    rip = _Word(EIP, "The instruction pointer.")
+    fs_base = _Word(SEGMENTS + FS * SEGMENT_SIZE + 8, "The base of FS.")
+    gs_base = _Word(SEGMENTS + GS * SEGMENT_SIZE + 8, "The base of GS.")
+    cs = _Selector(CS, "The selector; nothing is loaded.", load=False)
+    ss = _Selector(SS, "The selector; nothing is loaded.", load=False)
+    ds = _Selector(DS, "Writing loads the descriptor; raises `SelectorError`.", load=True)
+    es = _Selector(ES, "Writing loads the descriptor; raises `SelectorError`.", load=True)
+    fs = _Selector(FS, "Writing loads the descriptor, base included; raises `SelectorError`.", load=True)
+    gs = _Selector(GS, "Writing loads the descriptor, base included; raises `SelectorError`.", load=True)
+
+    def __init__(self, ram: Ram, library: ctypes.CDLL, clock: Clock, env: int) -> None:
+        self._ram = ram
+        self._library = library
+        self._clock = clock
+        self._argument = ctypes.c_void_p(ctypes.addressof(clock))
+        view = memoryview((ctypes.c_uint8 * _ENV_SIZE).from_address(env)).cast("B")
+        self.env = view.cast("Q")
+        self.env32 = view.cast("I")
+        self.gpr = self.env[:16]
+        shared = (ctypes.c_uint8 * Clock.engine.offset).from_address(ctypes.addressof(clock))
+        self._words = memoryview(shared).cast("B").cast("Q")
+        self.env32[HFLAGS // 4] |= _HFLAGS_CPL
+        self.cs, self.ss = 0xE033, 0xE02B
+        for number in (DS, ES, FS, GS):
+            self.load_segment(number, 0)
+        self.set_gdt(Vaddr(0), 0)
+        self.set_ldt(Vaddr(0), 0)
+        self.gpr[:] = memoryview(bytes(16 * 8)).cast("Q")
+        self.rip = 0
+        self.rflags = 2
+        self.cr3 = Maddr(0)
+
+    @property
+    def rflags(self) -> int:
+        """RFLAGS, all bits."""
+        return self._words[_RFLAGS]
+
+    @rflags.setter
+    def rflags(self, value: int) -> None:
+        self._library.xdbg_set_rflags(self._argument, value)
+
+    @property
+    def cr3(self) -> Maddr:
+        """The machine address of the level 4 table. Writing flushes the TLB at the next entry."""
+        return Maddr(self._words[_CR3])
+
+    @cr3.setter
+    def cr3(self, value: int) -> None:
+        words = self._words
+        words[_CR3] = value
+        words[_CR3_PENDING] = 1
+
+    @property
+    def cr2(self) -> Vaddr:
+        """The address of the last page fault."""
+        return Vaddr(self._words[_CR2])
+
+    @cr2.setter
+    def cr2(self, value: int) -> None:
+        self._words[_CR2] = value
+
+    @property
+    def cr0_ts(self) -> bool:
+        """CR0.TS: x87 and SSE instructions are #NM."""
+        return bool(self.env[CR // 8] & 8)
+
+    @cr0_ts.setter
+    def cr0_ts(self, value: bool) -> None:
+        self._library.xdbg_set_cr0_ts(self._argument, int(value))
+
+    def flush_tlb(self) -> None:
+        """Forget all translations, at the next entry."""
+        self._words[_TLB_PENDING] = 1
+
+    def set_gdt(self, base: Vaddr, limit: int) -> None:
+        """Where the descriptors of the GDT are; `limit` is the last valid offset."""
+        self.env[(GDT + 8) // 8] = base
+        self.env32[(GDT + 16) // 4] = limit
+
+    def set_ldt(self, base: Vaddr, limit: int) -> None:
+        """Where the descriptors of the LDT are; `limit` 0 for none."""
+        self.env[(LDT + 8) // 8] = base
+        self.env32[(LDT + 16) // 4] = limit
+
+    def read_fpu(self) -> bytes:
+        """x87 and SSE state as the 512-byte FXSAVE image. Intel SDM vol. 1, "FXSAVE Area"."""
+        image = ctypes.create_string_buffer(FXSAVE_SIZE)
+        self._library.xdbg_read_fpu(self._argument, image)
+        return image.raw
+
+    def write_fpu(self, image: bytes) -> None:
+        """Set x87 and SSE state from an FXSAVE image."""
+        if len(image) != FXSAVE_SIZE:
+            raise ValueError(f"an FXSAVE image has {FXSAVE_SIZE} bytes, not {len(image)}")
+        self._library.xdbg_write_fpu(self._argument, image)
+
+    def load_segment(self, number: int, selector: int) -> None:
+        """Load DS, ES, FS or GS (by number) as `mov` to it does; raises `SelectorError` and changes nothing."""
+        low, high = (0, 0) if not selector & 0xFFFC else self._descriptor(selector)
+        at = SEGMENTS + number * SEGMENT_SIZE
+        limit = low & 0xFFFF | high & 0xF_0000
+        self.env32[at // 4] = selector
+        self.env[at // 8 + 1] = low >> 16 | (high & 0xFF) << 16 | high & 0xFF00_0000
+        self.env32[at // 4 + 4] = limit << 12 | 0xFFF if high & 1 << 23 else limit
+        self.env32[at // 4 + 5] = high
+
+    def _descriptor(self, selector: int) -> tuple[int, int]:
+        """The two words of a data (or readable code) descriptor."""
+        table = LDT if selector & 4 else GDT
+        base, limit = self.env[table // 8 + 1], self.env32[table // 4 + 4]
+        offset = selector & 0xFFF8
+        if offset + 7 > limit:
+            raise SelectorError(selector, "beyond the descriptor table's limit")
+        try:
+            raw = read_virtual(self._ram, self.cr3, base + offset, 8)
+        except NotMappedError:
+            raise SelectorError(selector, "its descriptor is not mapped") from None
+        low, high = int.from_bytes(raw[:4], "little"), int.from_bytes(raw[4:], "little")
+        system, code, conforming, readable = not high & 1 << 12, high & 1 << 11, high & 1 << 10, high & 1 << 9
+        if system or (code and not readable):
+            raise SelectorError(selector, "neither data nor readable code")
+        if not (code and conforming) and (high >> 13 & 3) < max(_CPL, selector & 3):
+            raise SelectorError(selector, "more privileged than the guest")
+        if not high & 1 << 15:
+            raise SelectorError(selector, "not present", _NP)
+        return low, high
+
+
+_RFLAGS: Final = Clock.rflags.offset // 8
+_CR2: Final = Clock.cr2.offset // 8
+_CR3: Final = Clock.cr3.offset // 8
+_CR3_PENDING: Final = Clock.cr3_pending.offset // 8
+_TLB_PENDING: Final = Clock.tlb_pending.offset // 8

@@ -1,0 +1,146 @@
+/*
+ * The run loop: one entry of the guest, from `xdbg_run` to the event that ends it.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "clock.h"
+
+enum { UC_X86_REG_RFLAGS = 253 };
+static const uint64_t NEVER = ~(uint64_t)0;
+
+/* What Python asked for since the last entry. */
+static void apply_pending(struct clock *c)
+{
+    struct engine *e = &c->engine;
+
+    if (c->code_pending)
+        blocks_forget(c);
+    if (c->cr3_pending)
+        e->cr[3] = c->cr3;
+    if (c->cr3_pending || c->tlb_pending)
+        e->tlb_flush(e->cpu);
+    c->code_pending = c->cr3_pending = c->tlb_pending = 0;
+}
+
+/* Run until an event, the deadline included. */
+static void run_to_event(struct clock *c)
+{
+    struct engine *e = &c->engine;
+    int error;
+
+    c->event = EVENT_NONE;
+    c->last = NULL;
+    c->fresh_size = 0;
+    *e->old_exception = -1;
+    c->limit = c->deadline - c->count == 1;
+    *e->cflags_next_tb = c->limit ? 1 : ~0u;
+    error = e->emu_start(e->uc, *e->eip, 0, 0, 0);
+    note_rep(c, *e->eip);
+    if (c->event != EVENT_NONE)
+        return;
+    if (!error && c->count >= c->deadline) {
+        c->event = EVENT_DEADLINE;
+        return;
+    }
+    settle(c, *e->eip);
+    c->event = EVENT_ENGINE;
+    c->arg[0] = (uint64_t)error;
+}
+
+/* Run the one instruction that touches a protected frame; note its watched bytes. */
+static void step_over_watched(struct clock *c)
+{
+    struct engine *e = &c->engine;
+    uint64_t deadline = c->deadline;
+    bool reads = c->watches_read;
+
+    c->watch_first = NEVER;
+    c->watch_end = 0;
+    c->watch_write = 0;
+    for (uint64_t i = 0; i < c->nr_watches; i++)
+        c->watches[i].hit = 0;
+    if (reads)
+        e->tlb_flush(e->cpu);
+    c->deadline = c->count + 1;
+    c->skip_pc = *e->eip;
+    c->skip_count = c->count;
+    c->watch_step = 1;
+    run_to_event(c);
+    c->watch_step = 0;
+    c->deadline = deadline;
+    if (reads)
+        e->tlb_flush(e->cpu);
+    c->epoch += 1 << 16; /* its stores may have been to code */
+    if (c->event != EVENT_DEADLINE)
+        return;
+    if (c->watch_first != NEVER) {
+        c->event = EVENT_WATCH;
+        c->arg[0] = c->watch_first;
+        c->arg[1] = c->watch_end - c->watch_first;
+        c->arg[2] = c->watch_write;
+    } else if (c->count < c->deadline) {
+        c->event = EVENT_NONE;
+    }
+}
+
+uint64_t xdbg_run(struct clock *c)
+{
+    struct engine *e = &c->engine;
+
+    apply_pending(c);
+    c->epoch += 1 << 16;
+    c->event = EVENT_NONE;
+    c->single_count = NEVER;
+    c->skip_pc = *e->eip;
+    c->skip_count = c->skip_stop_point ? c->count : NEVER;
+    if (c->count >= c->deadline) {
+        c->event = EVENT_DEADLINE;
+        return c->event;
+    }
+    while (c->event == EVENT_NONE) {
+        run_to_event(c);
+        if (c->event == EVENT_WATCH_HIT)
+            step_over_watched(c);
+    }
+    e->reg_read(e->uc, UC_X86_REG_RFLAGS, &c->rflags);
+    return c->event;
+}
+
+/* Set RFLAGS: all bits. */
+void xdbg_set_rflags(struct clock *c, uint64_t rflags)
+{
+    c->engine.reg_write(c->engine.uc, UC_X86_REG_RFLAGS, &rflags);
+    c->rflags = rflags | 2;
+}
+
+/* UC_HOOK_EDGE_GENERATED: the engine has just translated a block. */
+void xdbg_translation_hook(void *uc, struct translation *now, struct translation *before, struct clock *c)
+{
+    (void)uc;
+    (void)before;
+    c->translations++;
+    c->fresh_pc = now->pc;
+    c->fresh_size = now->size;
+    c->fresh_icount = now->icount;
+    c->lines[LINE_OF(now->pc)].tag = 0;
+}
+
+/* The clock of one engine, whose `engine` part the caller has filled; NULL without memory. */
+struct clock *xdbg_create(const struct engine *engine)
+{
+    struct clock *c = calloc(1, sizeof(*c));
+
+    if (!c)
+        return NULL;
+    c->engine = *engine;
+    c->epoch = 1 << 16;
+    c->rflags = 2;
+    c->rep_count = NEVER;
+    if (blocks_create(c))
+        return c;
+    free(c);
+    return NULL;
+}

@@ -1,0 +1,123 @@
+"""Data watch points of a CPU, by machine address. How a hit is found and made exact: watches.c.
+
+A watched frame is protected in the engine: against stores, or for a read watch against reads, too. The guest can not see that:
+its page tables say what they said. Protecting costs about a millisecond, so it is done at the next entry, only for what
+differs, and frames no longer watched stay protected for a while: a debugger takes all out and puts all in at each stop.
+
+An access that begins on the page before and runs on into a watched page is not announced by the engine in time. The frames of all
+pages that lie before a watched page in the present address space are protected too, if a watch covers the first bytes of
+its page; they are looked for whenever that could have changed.
+"""
+
+import ctypes
+from collections.abc import Iterator
+from typing import Final
+
+from xdbg.abi.frames import PAGE_SHIFT, PAGE_SIZE, Mfn
+
+from . import engine_state
+from .clock import Clock, WatchEntry
+from .ram import Ram
+from .stoppoints import Access, Watch
+
+_PROT_READ: Final = 1
+_PROT_WRITE: Final = 2
+_PROT_EXEC: Final = 4
+_PROT_ALL: Final = _PROT_READ | _PROT_WRITE | _PROT_EXEC
+_KEEP_ENTRIES: Final = 64
+"""For how many entries an unwatched frame stays protected."""
+
+
+class Watches:
+    """The watches, in the order in which they were added."""
+
+    def __init__(self, clock: Clock, library: ctypes.CDLL, handle: ctypes.c_void_p, ram: Ram) -> None:
+        self._clock = clock
+        self._library = library
+        self._handle = handle
+        self._ram = ram
+        self._watches: list[Watch] = []
+        self._applied: list[Watch] = []
+        self._entries: ctypes.Array[WatchEntry] = (WatchEntry * 0)()
+        self._protection: dict[Mfn, int] = {}
+        self._unwatched_for: dict[Mfn, int] = {}
+        self.dirty = False
+
+    def add(self, watch: Watch) -> None:
+        """Watch from the next entry on; a second equal watch is the same."""
+        self._ram.check(watch.maddr, watch.length)
+        if watch not in self._watches:
+            self._watches.append(watch)
+        self.dirty = True
+
+    def remove(self, watch: Watch) -> None:
+        """Undo `add`; nothing happens if it is not there."""
+        if watch in self._watches:
+            self._watches.remove(watch)
+        self.dirty = True
+
+    def clear(self) -> None:
+        """Remove all."""
+        self._watches.clear()
+        self.dirty = True
+
+    def __iter__(self) -> Iterator[Watch]:
+        return iter(self._watches)
+
+    def __len__(self) -> int:
+        return len(self._watches)
+
+    def overlapping(self, maddr: int, length: int) -> tuple[Watch, ...]:
+        """The watches that cover any of these bytes: for stores that the CPU does not make (the hypervisor's)."""
+        return tuple(w for w in self._watches if w.maddr < maddr + length and maddr < w.maddr + w.length)
+
+    def hits(self) -> tuple[Watch, ...]:
+        """The watches that the last `WatchExit` hit."""
+        return tuple(watch for watch, entry in zip(self._applied, self._entries, strict=True) if entry.hit)
+
+    def apply(self) -> None:
+        """Hand the watches to the compiled part, and protect and release frames."""
+        if self._watches != self._applied:
+            self._applied = list(self._watches)
+            self._entries = (WatchEntry * len(self._applied))(
+                *((w.maddr, w.length, int(w.access), 0) for w in self._applied)
+            )
+            self._clock.watches = ctypes.addressof(self._entries)
+            self._clock.nr_watches = len(self._applied)
+            self._clock.watches_read = any(w.access & Access.READ for w in self._applied)
+        self._protect()
+        self.dirty = bool(self._unwatched_for)
+
+    def _wanted(self) -> dict[Mfn, int]:
+        wanted: dict[Mfn, int] = {}
+        for watch in self._applied:
+            protection = _PROT_EXEC if watch.access & Access.READ else _PROT_EXEC | _PROT_READ
+            for frame in range(watch.maddr >> PAGE_SHIFT, (watch.maddr + watch.length - 1 >> PAGE_SHIFT) + 1):
+                wanted[Mfn(frame)] = wanted.get(Mfn(frame), _PROT_ALL) & protection
+        return wanted
+
+    def _protect(self) -> None:
+        wanted = self._wanted()
+        changed = False
+        for frame, protection in wanted.items():
+            self._unwatched_for.pop(frame, None)
+            changed |= self._set_protection(frame, protection)
+        for frame in [frame for frame in self._protection if frame not in wanted]:
+            # a frame held against reads slows each of them, one held against stores hardly does
+            age = self._unwatched_for[frame] = self._unwatched_for.get(frame, 0) + 1
+            if age > _KEEP_ENTRIES or not self._protection[frame] & _PROT_READ:
+                del self._unwatched_for[frame]
+                changed |= self._set_protection(frame, _PROT_ALL)
+        if changed:
+            # splitting the engine's RAM moves its own names of machine addresses, by which it keys code and TLB
+            self._clock.code_pending = self._clock.tlb_pending = True
+
+    def _set_protection(self, frame: Mfn, protection: int) -> bool:
+        if self._protection.get(frame, _PROT_ALL) == protection:
+            return False
+        engine_state.protect(self._library, self._handle, frame << PAGE_SHIFT, PAGE_SIZE, protection)
+        if protection == _PROT_ALL:
+            del self._protection[frame]
+        else:
+            self._protection[frame] = protection
+        return True

@@ -1,0 +1,70 @@
+"""Requests about the session itself, and those without arguments."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from xdbg.rsp.client import ClientFeatures
+from xdbg.rsp.packets.fields import process
+
+
+@dataclass(frozen=True, slots=True)
+class Bare:
+    """A packet that has no arguments."""
+
+    @classmethod
+    def parse(cls, arguments: bytes) -> Self:
+        """Nothing is accepted."""
+        if arguments:
+            raise ValueError("this packet has no arguments")
+        return cls()
+
+
+@dataclass(frozen=True, slots=True)
+class Anything:
+    """A packet whose arguments don't matter."""
+
+    @classmethod
+    def parse(cls, arguments: bytes) -> Self:
+        """All is accepted."""
+        del arguments
+        return cls()
+
+
+@dataclass(frozen=True, slots=True)
+class Supported:
+    """``qSupported:FEATURE;...``."""
+
+    client: ClientFeatures
+
+    @classmethod
+    def parse(cls, arguments: bytes) -> Self:
+        """Features that are not known are skipped; the whole list may be missing."""
+        return cls(ClientFeatures.parse(arguments.removeprefix(b":")))
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A packet that names one process: vAttach, vKill."""
+
+    pid: int
+
+    @classmethod
+    def parse(cls, arguments: bytes) -> Self:
+        """A process number."""
+        return cls(process(arguments))
+
+
+@dataclass(frozen=True, slots=True)
+class OptionalProcess:
+    """A packet that may name a process: ``D;PID``, ``qAttached:PID``. None: the one there is, or all."""
+
+    pid: int | None
+
+    @classmethod
+    def parse(cls, arguments: bytes) -> Self:
+        """Nothing, or a separator and a process number."""
+        if not arguments:
+            return cls(None)
+        if arguments[:1] not in (b";", b":"):
+            raise ValueError("a process number is wanted")
+        return cls(process(arguments[1:]))
