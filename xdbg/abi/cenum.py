@@ -23,7 +23,7 @@ class CEnum(IntEnum):
     def name_of(cls, value: int) -> str:
         """The member's name, or the number in hex if the ABI knows none."""
         member = cls._value2member_map_.get(value)
-        return member.name if member else hex(value)
+        return hex(value) if member is None else member.name
 
 
 class CBits(CEnum):

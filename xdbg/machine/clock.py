@@ -3,6 +3,7 @@
 import ctypes
 import importlib.machinery
 from enum import IntEnum
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -92,6 +93,7 @@ class Clock(ctypes.Structure):
     ]
 
 
+@lru_cache(maxsize=1)
 def load_library() -> ctypes.CDLL:
     """The compiled part of this package."""
     directory = Path(__file__).parent
@@ -104,8 +106,15 @@ def load_library() -> ctypes.CDLL:
             library.xdbg_run.argtypes = [ctypes.c_void_p]
             library.xdbg_set_rflags.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
             library.xdbg_destroy.argtypes = [ctypes.c_void_p]
+            library.xdbg_copy_changed_pages.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64]
+            library.xdbg_copy_changed_pages.restype = ctypes.c_uint64
             return library
     raise EngineStateError("xdbg.machine._clock has not been built (pip install)")
+
+
+def copy_changed_pages(destination: int, source: int, size: int) -> int:
+    """Make `size` bytes at one host address equal to those at another, writing only pages that differ: how many."""
+    return int(load_library().xdbg_copy_changed_pages(destination, source, size))
 
 
 def create(

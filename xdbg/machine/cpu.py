@@ -139,6 +139,11 @@ class Cpu(Registers):
     def io_allowed(self, value: bool) -> None:
         self._clock.io_allowed = value
 
+    @property
+    def diagnostics(self) -> Clock:
+        """Counters of the compiled part, for tests and tuning: `stale_blocks`, `slow_blocks`, `translations`."""
+        return self._clock
+
     # --- running
 
     def enter(self, deadline: int, *, skip_stop_point: bool = False) -> Exit:

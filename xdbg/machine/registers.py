@@ -184,6 +184,10 @@ class Registers:
         self.env[(LDT + 8) // 8] = base
         self.env32[(LDT + 16) // 4] = limit
 
+    def table(self, which: int) -> tuple[Vaddr, int]:
+        """Base and limit of a descriptor table: `engine_state.GDT` or `LDT`."""
+        return Vaddr(self.env[which // 8 + 1]), self.env32[which // 4 + 4]
+
     def read_fpu(self) -> bytes:
         """x87 and SSE state as the 512-byte FXSAVE image. Intel SDM vol. 1, "FXSAVE Area"."""
         image = ctypes.create_string_buffer(FXSAVE_SIZE)
@@ -209,7 +213,7 @@ class Registers:
     def _descriptor(self, selector: int) -> tuple[int, int]:
         """The two words of a data (or readable code) descriptor."""
         table = LDT if selector & 4 else GDT
-        base, limit = self.env[table // 8 + 1], self.env32[table // 4 + 4]
+        base, limit = self.table(table)
         offset = selector & 0xFFF8
         if offset + 7 > limit:
             raise SelectorError(selector, "beyond the descriptor table's limit")

@@ -142,3 +142,15 @@ void xdbg_load(struct clock *c, const struct state *s)
     *e->hflags &= ~(uint32_t)HFLAG_INHIBIT_IRQ;
     c->rep_count = ~(uint64_t)0;
 }
+
+uint64_t xdbg_copy_changed_pages(uint8_t *destination, const uint8_t *source, uint64_t size)
+{
+    uint64_t copied = 0;
+
+    for (uint64_t at = 0; at < size; at += PAGE)
+        if (memcmp(destination + at, source + at, PAGE)) {
+            memcpy(destination + at, source + at, PAGE);
+            copied++;
+        }
+    return copied;
+}

@@ -15,7 +15,7 @@ The table is a few arrays: plain data, copied and compared as such. The rules of
 from array import array
 from typing import Final
 
-from xdbg.abi.frames import Mfn, Pfn
+from xdbg.abi.frames import INVALID_MFN, Mfn, Pfn
 from xdbg.abi.mmu import DOMID_INVALID
 
 PGT_COUNT_MASK: Final = (1 << 25) - 1
@@ -142,7 +142,7 @@ class PageInfoTable:
 
         The M2P of a domain's own frames is the guest's to write: several frames may claim one pfn.
         """
-        if self.pfns is None or not 0 <= pfn < 1 << 64:
+        if self.pfns is None or not 0 <= pfn < INVALID_MFN:
             return None
         # A built domain is one contiguous run of frames: guess from its first frame before searching.
         try:

@@ -98,6 +98,7 @@ class Hypervisor:
         self.ram = Ram(nr_frames << 12)
         self.cpu = Cpu(self.ram)
         self.cpu.cpuid = cpuid
+        self.cpu.rdtsc_allowed = True
         self.observer: Observer | None = None
         self.page_info = PageInfoTable(nr_frames)
         self.heap = Heap(self.ram, self.page_info)

@@ -1,7 +1,7 @@
 """A domain under direct paging on a machine without an engine: RAM, heap, M2P, page types and tables are the real ones.
 
-The domain has `NR_PAGES` frames, mapped at `VIRT_BASE` + pfn * 4096; its tables are pfns 4 to 7 (L4, L3, L2, L1), mapped
-read-only. Pages 8 and up are free, page 0 to 3 hold arguments of hypercalls.
+The domain has `NR_PAGES` frames, mapped at `VIRT_BASE` + pfn * 4096; its tables are pfns 4 to 7 (L4, L3, L2, L1),
+mapped read-only. Pages 8 and up are free, page 0 to 3 hold arguments of hypercalls.
 """
 
 from collections.abc import Callable, Iterator

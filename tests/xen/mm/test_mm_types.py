@@ -1,5 +1,7 @@
 """Types of frames: pins, base pointers, validation of whole trees and its undoing, linear tables."""
 
+from typing import Any
+
 import pytest
 
 from xdbg.abi.errno import Errno
@@ -22,7 +24,7 @@ WRITABLE = PTE_PRESENT | PTE_RW | PTE_USER
 READ_ONLY = PTE_PRESENT | PTE_USER
 
 
-def test_pinning_checks_a_whole_tree_and_unpinning_gives_all_of_it_back(guest):
+def test_pinning_checks_a_whole_tree_and_unpinning_gives_all_of_it_back(guest: Any) -> None:
     types = guest.hv.page_info
     before = types.refs.tobytes()
     guest.make_read_only(8, 9, 10, 11)
@@ -43,7 +45,7 @@ def test_pinning_checks_a_whole_tree_and_unpinning_gives_all_of_it_back(guest):
 
 
 @pytest.mark.parametrize("level", [1, 2, 3, 4])
-def test_a_failure_deep_in_a_tree_undoes_everything(guest, neighbour, level):
+def test_a_failure_deep_in_a_tree_undoes_everything(guest: Any, neighbour: Any, level: Any) -> None:
     pfns = [8, 9, 10, 11][4 - level :]
     guest.make_read_only(*pfns)
     for pfn, below in zip(pfns, pfns[1:], strict=False):
@@ -55,7 +57,7 @@ def test_a_failure_deep_in_a_tree_undoes_everything(guest, neighbour, level):
     guest.audit()
 
 
-def test_a_table_that_is_mapped_writable_anywhere_is_refused(guest):
+def test_a_table_that_is_mapped_writable_anywhere_is_refused(guest: Any) -> None:
     assert guest.pin(FREE, 1) == -Errno.EINVAL
     guest.make_read_only(FREE)
     assert guest.map(9, guest.pte(FREE)) == 0
@@ -65,7 +67,7 @@ def test_a_table_that_is_mapped_writable_anywhere_is_refused(guest):
     assert guest.map(9, guest.pte(FREE)) == -Errno.EBUSY
 
 
-def test_a_table_that_maps_itself_writable_is_refused(guest):
+def test_a_table_that_maps_itself_writable_is_refused(guest: Any) -> None:
     guest.make_read_only(FREE)
     guest.write_entries(FREE, {0: guest.pte(FREE)})
     assert guest.pin(FREE, 1) == -Errno.EBUSY
@@ -74,7 +76,7 @@ def test_a_table_that_maps_itself_writable_is_refused(guest):
     assert guest.unpin(FREE) == 0
 
 
-def test_pins_are_not_counted_and_must_be_there_to_be_ended(guest):
+def test_pins_are_not_counted_and_must_be_there_to_be_ended(guest: Any) -> None:
     guest.make_read_only(FREE)
     assert guest.unpin(FREE) == -Errno.EINVAL
     assert guest.pin(FREE, 1) == 0
@@ -85,7 +87,7 @@ def test_pins_are_not_counted_and_must_be_there_to_be_ended(guest):
     assert guest.unpin(FREE) == -Errno.EINVAL
 
 
-def test_frames_of_others_are_neither_pinned_nor_unpinned(guest, neighbour):
+def test_frames_of_others_are_neither_pinned_nor_unpinned(guest: Any, neighbour: Any) -> None:
     for mfn in (neighbour.mfn(L4), int(guest.hv.m2p.l3), 0, guest.hv.page_info.nr_frames, (1 << 64) - 1):
         for command in (MmuextOp.PIN_L1_TABLE, MmuextOp.PIN_L4_TABLE, MmuextOp.UNPIN_TABLE):
             assert guest.mmuext(command, mfn) == -Errno.EINVAL
@@ -95,13 +97,13 @@ def test_frames_of_others_are_neither_pinned_nor_unpinned(guest, neighbour):
     neighbour.audit()
 
 
-def test_superpages_are_refused(guest):
+def test_superpages_are_refused(guest: Any) -> None:
     guest.make_read_only(FREE)
     guest.write_entries(FREE, {0: guest.pte(30) | 1 << 7})
     assert guest.pin(FREE, 2) == -Errno.EINVAL
 
 
-def test_checking_a_table_puts_user_into_its_entries(guest):
+def test_checking_a_table_puts_user_into_its_entries(guest: Any) -> None:
     guest.make_read_only(8, 9)
     guest.write_entries(8, {0: guest.pte(9, PTE_PRESENT | PTE_RW)})
     guest.write_entries(9, {0: guest.pte(30, PTE_PRESENT), 1: guest.pte(31)})
@@ -111,14 +113,14 @@ def test_checking_a_table_puts_user_into_its_entries(guest):
     assert guest.entry(9, 1) == guest.pte(31) | PTE_GLOBAL
 
 
-def test_an_l4_gets_xens_slots_when_it_is_checked(guest):
+def test_an_l4_gets_xens_slots_when_it_is_checked(guest: Any) -> None:
     guest.make_read_only(8)
     guest.write_entries(8, {256: guest.pte(30), 258: guest.pte(8), 260: guest.pte(30), 271: 0xFF})
     assert guest.pin(8, 4) == 0
     assert [guest.entry(8, slot) for slot in range(256, 272)] == [guest.entry(L4, slot) for slot in range(256, 272)]
 
 
-def test_a_new_base_pointer_is_loaded_and_the_old_one_let_go(guest):
+def test_a_new_base_pointer_is_loaded_and_the_old_one_let_go(guest: Any) -> None:
     guest.make_read_only(8)
     guest.write_entries(8, {511: guest.pte(L3)})
     assert guest.mmuext(MmuextOp.NEW_BASEPTR, guest.mfn(8)) == 0
@@ -129,19 +131,19 @@ def test_a_new_base_pointer_is_loaded_and_the_old_one_let_go(guest):
     assert guest.map(L4, guest.pte(L4)) == 0, "the old L4 is a page like any other"
 
 
-def test_the_base_pointer_keeps_its_table_even_when_it_is_unpinned(guest):
+def test_the_base_pointer_keeps_its_table_even_when_it_is_unpinned(guest: Any) -> None:
     assert guest.unpin(L4) == 0
     assert guest.hv.page_info.type_of(guest.mfn(L4)) == PGT_L4_PAGE_TABLE
     assert guest.map(L4, guest.pte(L4)) == -Errno.EBUSY
 
 
-def test_a_bad_base_pointer_leaves_the_old_one(guest):
+def test_a_bad_base_pointer_leaves_the_old_one(guest: Any) -> None:
     for pfn in (L3, L1, 20):
         assert guest.mmuext(MmuextOp.NEW_BASEPTR, guest.mfn(pfn)) == -Errno.EINVAL
     assert guest.vcpu.guest_table == guest.mfn(L4)
 
 
-def test_the_user_base_pointer_may_be_none(guest):
+def test_the_user_base_pointer_may_be_none(guest: Any) -> None:
     guest.make_read_only(8)
     assert guest.mmuext(MmuextOp.NEW_USER_BASEPTR, 0) == 0
     assert guest.mmuext(MmuextOp.NEW_USER_BASEPTR, guest.mfn(8)) == 0
@@ -152,7 +154,7 @@ def test_the_user_base_pointer_may_be_none(guest):
     assert guest.hv.page_info.type_of(guest.mfn(8)) == PGT_NONE
 
 
-def test_a_strict_guest_hides_the_m2p_from_user_mode_alone(guest):
+def test_a_strict_guest_hides_the_m2p_from_user_mode_alone(guest: Any) -> None:
     guest.domain.vm_assist |= 1 << VmasstType.M2P_STRICT
     guest.make_read_only(8, 9)
     guest.write_entries(9, {511: guest.pte(L3)})
@@ -165,7 +167,7 @@ def test_a_strict_guest_hides_the_m2p_from_user_mode_alone(guest):
 # -- linear tables
 
 
-def test_a_table_may_map_itself_read_only(guest):
+def test_a_table_may_map_itself_read_only(guest: Any) -> None:
     assert guest.mmu_update((guest.slot(L4, 100), guest.pte(L4))) == -Errno.EINVAL
     assert guest.mmu_update((guest.slot(L4, 100), guest.pte(L4, READ_ONLY))) == 0
     assert guest.mmu_update((guest.slot(L4, 100), guest.pte(L4))) == -Errno.EINVAL, "not made writable later either"
@@ -173,7 +175,7 @@ def test_a_table_may_map_itself_read_only(guest):
     assert guest.mmu_update((guest.slot(L4, 100), 0)) == 0
 
 
-def test_an_l4_with_a_recursive_entry_is_pinned_and_unpinned(guest):
+def test_an_l4_with_a_recursive_entry_is_pinned_and_unpinned(guest: Any) -> None:
     guest.make_read_only(8)
     guest.write_entries(8, {100: guest.pte(8, READ_ONLY)})
     assert guest.pin(8, 4) == 0
@@ -183,7 +185,7 @@ def test_an_l4_with_a_recursive_entry_is_pinned_and_unpinned(guest):
     assert guest.pin(8, 4) == -Errno.EINVAL
 
 
-def test_linear_mappings_of_another_table_make_no_chains(guest):
+def test_linear_mappings_of_another_table_make_no_chains(guest: Any) -> None:
     guest.make_read_only(8, 9, 10)
     for pfn in (8, 9, 10):
         assert guest.pin(pfn, 2) == 0
@@ -200,7 +202,7 @@ def test_linear_mappings_of_another_table_make_no_chains(guest):
     assert guest.hv.page_info.linear == {}
 
 
-def test_an_l2_is_no_l1(guest):
+def test_an_l2_is_no_l1(guest: Any) -> None:
     assert guest.mmu_update((guest.slot(L2, 9), guest.pte(L3, READ_ONLY))) == -Errno.EINVAL
     assert guest.mmu_update((guest.slot(L3, 9), guest.pte(L1, READ_ONLY))) == -Errno.EINVAL
     assert guest.mmu_update((guest.slot(L4, 9), guest.pte(L2, READ_ONLY))) == -Errno.EINVAL
@@ -209,7 +211,7 @@ def test_an_l2_is_no_l1(guest):
 # -- the other operations of mmuext_op
 
 
-def test_pages_are_cleared_and_copied_unless_they_are_tables(guest, neighbour):
+def test_pages_are_cleared_and_copied_unless_they_are_tables(guest: Any, neighbour: Any) -> None:
     guest.write(20, b"x" * 4096)
     assert guest.mmuext(MmuextOp.COPY_PAGE, guest.mfn(21), guest.mfn(20)) == 0
     assert guest.hv.ram.page(Mfn(guest.mfn(21))) == b"x" * 4096
@@ -240,13 +242,13 @@ def test_pages_are_cleared_and_copied_unless_they_are_tables(guest, neighbour):
         (0xFFFF_FFFF, -Errno.ENOSYS),
     ],
 )
-def test_results_of_the_small_operations(guest, command, result):
+def test_results_of_the_small_operations(guest: Any, command: Any, result: Any) -> None:
     before = guest.hv.cpu.flushes
     assert guest.mmuext(command, 0x1000, 0) == result
     assert (guest.hv.cpu.flushes > before) == (result == 0)
 
 
-def test_only_the_own_domain_is_operated_on(guest, neighbour):
+def test_only_the_own_domain_is_operated_on(guest: Any, neighbour: Any) -> None:
     assert guest.mmuext(MmuextOp.TLB_FLUSH_LOCAL, foreigndom=neighbour.domain.domid) == -Errno.EPERM
     assert guest.mmuext(MmuextOp.TLB_FLUSH_LOCAL, foreigndom=DOMID_XEN) == -Errno.EPERM
     assert guest.mmuext(MmuextOp.TLB_FLUSH_LOCAL, foreigndom=DOMID_IO) == -Errno.EPERM
@@ -254,7 +256,7 @@ def test_only_the_own_domain_is_operated_on(guest, neighbour):
     assert guest.mmuext(MmuextOp.TLB_FLUSH_LOCAL, foreigndom=DOMID_SELF) == 0
 
 
-def test_the_audit_notices_what_it_is_for(guest):
+def test_the_audit_notices_what_it_is_for(guest: Any) -> None:
     info = guest.hv.page_info
     for array, index, change in (
         (info.refs, guest.mfn(20), 1),

@@ -1,0 +1,134 @@
+"""What runs is what RAM holds, however it got there."""
+
+import pytest
+
+from xdbg.machine.exits import DeadlineExit, SyscallExit
+from xdbg.machine.registers import RAX, RBX, RCX
+
+from .conftest import CODE, DATA, FOREVER, RW, RWX, RX, assemble
+
+ALIAS = 0x7000_0000
+
+
+def test_code_that_the_hypervisor_rewrites_runs_as_rewritten(guest):
+    machine = guest("mov eax, 1; syscall; jmp _start")
+    for value in (1, 2, 3, 2):
+        machine.ram.write(64 << 12, assemble(f"mov eax, {value}; syscall; jmp _start"))
+        machine.cpu.rip = CODE
+        assert machine.run_to_end() == SyscallExit()
+        assert machine.cpu.gpr[RAX] == value
+    assert machine.cpu.count == 8
+
+
+def test_a_rewrite_that_keeps_the_size_but_not_the_number_of_instructions_is_counted_right(guest):
+    machine = guest("nop; nop; nop; nop; syscall")
+    machine.run_to_end()
+    assert machine.cpu.count == 5
+    machine.ram.write(64 << 12, assemble(".byte 0x66, 0x66, 0x66, 0x90; syscall"))
+    machine.cpu.rip = CODE
+    machine.run_to_end()
+    assert machine.cpu.count == 5 + 2
+
+
+def test_a_store_through_a_writable_alias_is_seen_at_the_next_entry(guest):
+    # rewrites the operand of the mov at 1, through the alias
+    machine = guest("mov edi, 0x70000000; 1: mov eax, 0; syscall; inc ebx; mov [rdi + 6], ebx; jmp 1b")
+    machine.map(ALIAS, RW, maddr=64 << 12)
+    for value in range(5):
+        assert machine.run_to_end() == SyscallExit()
+        assert machine.cpu.gpr[RAX] == value
+
+
+def test_a_store_through_an_alias_is_seen_behind_cpuid(guest):
+    machine = guest(
+        "mov esi, 0x70000000; xor edi, edi;"
+        "again: inc edi; mov [rsi + 1f - _start + 1], edi; cpuid; 1: mov edx, 0; cmp edx, edi; jne 2f;"
+        "cmp edi, 10; jne again; 2: syscall"
+    )
+    machine.map(ALIAS, RW, maddr=64 << 12)
+    assert machine.run_to_end() == SyscallExit()
+    assert machine.cpu.gpr[7] == 10
+
+
+def test_a_frame_that_is_executed_at_two_addresses_is_checked_at_both(guest):
+    machine = guest("mov eax, 1; syscall")
+    machine.map(ALIAS, RX, maddr=64 << 12)
+    for address in (CODE, ALIAS):
+        machine.cpu.rip = address
+        machine.run_to_end()
+    machine.ram.write(64 << 12, assemble("mov eax, 2; syscall"))
+    for address in (ALIAS, CODE):
+        machine.cpu.rip = address
+        machine.run_to_end()
+        assert machine.cpu.gpr[RAX] == 2
+
+
+def test_a_block_that_crosses_into_a_rewritten_page_is_checked_there(guest):
+    source = ".skip 4090, 0x90; mov eax, 1; mov eax, 1; mov ebx, 1; syscall"
+    machine = guest(source)
+    machine.cpu.rip = CODE + 4080
+    machine.run_to_end()
+    machine.ram.write(65 << 12, assemble(source.replace("1", "2"))[4096:])
+    machine.cpu.rip = CODE + 4080
+    machine.run_to_end()
+    assert (machine.cpu.gpr[RBX], machine.cpu.count) == (2, 2 * 14)
+
+
+def test_a_page_that_is_mapped_elsewhere_runs_the_new_frame(guest):
+    machine = guest("mov eax, 1; syscall")
+    machine.run_to_end()
+    other = machine.map(CODE, RX)
+    machine.ram.write(other, assemble("mov eax, 2; syscall"))
+    machine.cpu.flush_tlb()
+    machine.cpu.rip = CODE
+    machine.run_to_end()
+    assert machine.cpu.gpr[RAX] == 2
+
+
+def test_self_modifying_code_on_one_page_is_seen_at_once_and_counted_exactly(guest):
+    # the store changes the next instruction, in the same block: inc ebx (2 bytes) to nop; nop and back
+    source = (
+        "xor ecx, ecx; again: xor word ptr [rip + 1f], 0x53c3 ^ 0; 1: inc ebx; inc ecx; cmp ecx, 10; jne again; syscall"
+    )
+    source = source.replace("0x53c3 ^ 0", "0x536f")  # ff c3 ^ 90 90
+    machine = guest(source, RWX)
+    stepping = guest(source, RWX)
+    assert machine.run_to_end() == SyscallExit()
+    steps = 0
+    while stepping.cpu.step() != SyscallExit():
+        steps += 1
+    assert stepping.cpu.count == machine.cpu.count == steps + 1
+    assert stepping.cpu.save() == machine.cpu.save()
+    assert machine.cpu.gpr[RBX] == 5
+
+
+@pytest.mark.parametrize("padding", [0, 3])
+def test_a_rep_that_overwrites_itself_is_counted_exactly(guest, padding):
+    source = f"mov eax, 0x90909090; lea rdi, [rip + 1f]; mov ecx, 3; .skip {padding}, 0x90; rep stosb; 1: int3; int3; int3; syscall"
+    machine, stepping = guest(source, RWX), guest(source, RWX)
+    assert machine.run_to_end() == SyscallExit()
+    while stepping.cpu.step() != SyscallExit():
+        pass
+    assert machine.cpu.count == stepping.cpu.count == 3 + padding + 4 + 3 + 1
+
+
+def test_a_loop_that_keeps_rewriting_a_function_on_its_page_is_counted_exactly(guest):
+    source = (
+        "mov ecx, 30; again: mov word ptr [rip + f], 0x9090; call f; mov word ptr [rip + f], 0x9066; call f; loop again;"
+        "syscall; f: nop; nop; ret"
+    )
+    machine, stepping = guest(source, RWX), guest(source, RWX)
+    assert machine.run_to_end() == SyscallExit()
+    while stepping.cpu.step() != SyscallExit():
+        pass
+    assert machine.cpu.count == stepping.cpu.count == 1 + 30 * (5 + 3 + 2) + 1
+
+
+def test_a_hot_loop_is_checked_once_an_entry(guest):
+    machine = guest("again: inc rax; jmp again")
+    machine.cpu.enter(100)
+    before = machine.cpu.diagnostics.slow_blocks
+    assert machine.cpu.enter(100_000) == DeadlineExit()
+    assert machine.cpu.diagnostics.slow_blocks - before <= 4
+    assert machine.cpu.gpr[RCX] == 0
+    assert DATA < FOREVER

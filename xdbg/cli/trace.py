@@ -1,0 +1,67 @@
+"""xdbg trace: the way of every trap, hypercall and event of a domain."""
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TextIO
+
+import click
+
+from xdbg.guestos.symbols import SymbolTable
+from xdbg.session.console import Terminal
+from xdbg.session.run import run_to_end
+from xdbg.trace.events import DEFAULT_KINDS, EVENT_KINDS, parse_kinds
+from xdbg.trace.formats import FORMATS
+from xdbg.trace.recorder import Recorder
+from xdbg.trace.symbols import ProfileProcesses
+
+from .options import UsageFailure, domain_options, launch_domain, limit_options
+from .run import report
+
+
+@click.command("trace", epilog="Events: " + "; ".join(f"{name}: {what}" for name, what in EVENT_KINDS.items()))
+@domain_options
+@limit_options
+@click.option("--format", "form", type=click.Choice(list(FORMATS)), default="text", show_default=True)
+@click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Where the dump goes; default stdout.")
+@click.option(
+    "--events",
+    metavar="LIST",
+    help=f"What to dump, separated by commas, or all; default {','.join(sorted(DEFAULT_KINDS))}.",
+)
+def command(
+    kernel: str,
+    modules: tuple[Path, ...],
+    append: str,
+    memory: int,
+    max_instructions: int | None,
+    timeout: float | None,
+    form: str,
+    output: Path | None,
+    events: str | None,
+) -> None:
+    """Run the domain of KERNEL and dump what happens on the way of each trap, hypercall and event.
+
+    The console goes to stderr when the dump is on stdout, else to stdout. Exit status as of `xdbg run`.
+    """
+    try:
+        kinds = DEFAULT_KINDS if events is None else parse_kinds(events)
+    except ValueError as error:
+        raise UsageFailure(f"--events: {error}") from error
+    launched = launch_domain(kernel, modules, append, memory)
+    with ExitStack() as stack:
+        stream: TextIO = sys.stdout
+        if output is not None:
+            try:
+                stream = stack.enter_context(output.open("w", encoding="utf-8", newline="\n"))
+            except OSError as error:
+                raise UsageFailure(f"{output}: {error.strerror or error}") from error
+        launched.hv.observer = Recorder(
+            [FORMATS[form](stream)],
+            kinds,
+            kernel=SymbolTable.from_elf(launched.image.elf),
+            processes=ProfileProcesses(launched.profile()),
+        )
+        terminal = Terminal(sys.stderr.buffer if output is None else sys.stdout.buffer, sys.stdin.fileno())
+        outcome = run_to_end(launched, terminal, max_instructions=max_instructions, timeout=timeout)
+    sys.exit(report(launched, outcome))
