@@ -2,8 +2,8 @@
  * tick: event channels: timers, masking, blocking and notifications that the guest sends to itself.
  *
  * Each step makes events in one way and counts the upcalls that they give: the timer by set_timer_op, by VCPUOP
- * single-shot and periodic; a port that is masked, the vcpu's upcall mask, both of which hold events back and lose none;
- * blocking and polling for them; an IPI, and an interdomain channel with both ends here.
+ * single-shot and periodic; a port that is masked, the vcpu's upcall mask, both of which hold events back and lose
+ * none; blocking and polling for them; an IPI, and an interdomain channel with both ends here.
  *
  * Expect: exit 0
  * Expect-output: 13 steps, 0 wrong
@@ -73,7 +73,7 @@ static void wait_for(unsigned port, unsigned wanted)
 
 static void set_timer_op(void)
 {
-    uint64_t deadline = now_ns() + NS_PER_MS;
+    uint64_t deadline = now_ns() + 5 * NS_PER_MS;
 
     check("set_timer_op", hypercall_set_timer_op(deadline), 0);
     check("upcalls before the time", upcalls[timer], 0);

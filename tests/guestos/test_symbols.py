@@ -164,6 +164,28 @@ def test_a_damaged_file_has_fewer_names_but_breaks_nothing(
         assert found is None or found[1] >= 0
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    place=st.floats(0, 1, exclude_max=True),
+    value=st.binary(min_size=1, max_size=4),
+    section=st.sampled_from(["info", "abbrev", "str"]),
+)
+def test_damaged_debug_information_is_read_or_refused(program: Path, place: float, value: bytes, section: str) -> None:
+    data = bytearray(program.read_bytes())
+    found = ElfFile(bytes(data)).section(f".debug_{section}")
+    assert found is not None
+    at = bytes(data).index(bytes(found.data)) + int(place * len(found.data))
+    data[at : at + len(value)] = value
+    try:
+        structures = Structures.from_elf(bytes(data))
+        layout = structures.struct_layout("whole")
+        assert all(field.offset >= 0 for field in layout.fields.values())
+        structures.enum_values("colour")
+    except NoStructureError as error:
+        line = str(error)
+        assert "\n" not in line, line
+
+
 @given(
     st.lists(
         st.tuples(

@@ -15,6 +15,7 @@ from xdbg.abi.x86 import PTE_RW, PTE_USER
 from xdbg.machine.cpu import Cpu
 from xdbg.machine.paging import NotMappedError, read_virtual, walk
 from xdbg.machine.registers import RSI, RSP
+from xdbg.xen.audit import audit
 from xdbg.xen.dom_builder import build_domain, pack_modules
 from xdbg.xen.domain import Domain
 from xdbg.xen.elf_image import KernelImage, Segment
@@ -276,3 +277,20 @@ def test_building_leaves_the_registers_of_a_running_domain_alone() -> None:
     assert hv.cpu.save() == before
     assert domains[0].vcpus[0].context == domains[1].vcpus[0].context
     assert not {*p2m(domains[0])} & {*p2m(domains[1])}
+
+
+@pytest.mark.parametrize("init_p2m", [None, 0x80_0000_0000])
+def test_types_and_references_of_all_frames_are_as_a_recount_finds_them(init_p2m: int | None) -> None:
+    domain = build(kernel(init_p2m=init_p2m, unmapped=True), modules=(b"module",))
+    audit(domain.hv)
+    page_info = domain.hv.page_info
+    info, table = start_info(domain), p2m(domain)
+    first = (info.pt_base - BASE) >> 12
+    kinds = [page_info.describe(table[first + index]) for index in range(info.nr_pt_frames)]
+    assert [next(word for word in kind.split() if word.startswith("l")) for kind in kinds] == [
+        "l4",
+        "l3",
+        "l2",
+        "l1",
+        "l1",
+    ]

@@ -6,6 +6,7 @@ member is whole bytes.
 
 import io
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -16,6 +17,9 @@ _AGGREGATES: Final = frozenset({"DW_TAG_structure_type", "DW_TAG_union_type", "D
 _QUALIFIERS: Final = frozenset({"DW_TAG_typedef", "DW_TAG_const_type", "DW_TAG_volatile_type", "DW_TAG_atomic_type"})
 _POINTER_SIZE: Final = 8
 _MAX_DEPTH: Final = 8
+"""Structures in structures; deeper ones are members like any other."""
+_MAX_CHAIN: Final = 64
+"""Typedefs and qualifiers one behind the other."""
 
 
 class NoStructureError(Exception):
@@ -73,36 +77,44 @@ class Structures:
     @classmethod
     def from_elf(cls, data: bytes) -> Self:
         """The types in an ELF file; raises `NoStructureError` if it has no DWARF, or damaged DWARF."""
-        from elftools.common.exceptions import ELFError  # noqa: PLC0415 - the import takes longer than a small guest's boot
-        from elftools.elf.elffile import ELFFile  # noqa: PLC0415
+        from elftools.elf.elffile import ELFFile  # noqa: PLC0415 - the import takes longer than a small guest's boot
 
-        try:
+        with _damage_reported():
             elf = ELFFile(io.BytesIO(data))
             if not elf.has_dwarf_info(strict=True):
                 raise NoStructureError("no debug information")
             return cls(elf.get_dwarf_info())
-        except (ELFError, AttributeError, KeyError, IndexError, ValueError, UnicodeDecodeError) as error:
-            raise NoStructureError(f"unreadable debug information: {error}") from error
 
     def struct_layout(self, name: str) -> StructLayout:
         """The layout of `struct name` or of the structure behind a typedef; raises `NoStructureError`."""
-        for tag in ("DW_TAG_structure_type", "DW_TAG_union_type", "DW_TAG_typedef"):
-            die = self._top.get((tag, name))
-            if die is not None:
-                die = _unqualified(die)
-            if die is not None and die.tag in _AGGREGATES:
-                return StructLayout(name, _size(die), dict(_members(die, "", 0, 0)))
+        with _damage_reported():
+            for tag in ("DW_TAG_structure_type", "DW_TAG_union_type", "DW_TAG_typedef"):
+                die = _unqualified(self._top.get((tag, name)))
+                if die is not None and die.tag in _AGGREGATES:
+                    return StructLayout(name, _size(die), dict(_members(die, "", 0, 0)))
         raise NoStructureError(f"no struct {name} in the debug information")
 
     def enum_values(self, name: str) -> dict[str, int]:
         """The constants of `enum name`, or of the enumeration behind a typedef; raises `NoStructureError`."""
-        for tag in ("DW_TAG_enumeration_type", "DW_TAG_typedef"):
-            die = self._top.get((tag, name))
-            if die is not None:
-                die = _unqualified(die)
-            if die is not None and die.tag == "DW_TAG_enumeration_type":
-                return {_name(child): int(child.attributes["DW_AT_const_value"].value) for child in die.iter_children()}
+        with _damage_reported():
+            for tag in ("DW_TAG_enumeration_type", "DW_TAG_typedef"):
+                die = _unqualified(self._top.get((tag, name)))
+                if die is not None and die.tag == "DW_TAG_enumeration_type":
+                    return {
+                        _name(child): int(child.attributes["DW_AT_const_value"].value) for child in die.iter_children()
+                    }
         raise NoStructureError(f"no enum {name} in the debug information")
+
+
+@contextmanager
+def _damage_reported() -> Iterator[None]:
+    """Damaged DWARF makes its reader fail in any way it likes; here it is `NoStructureError`."""
+    try:
+        yield
+    except NoStructureError:
+        raise
+    except Exception as error:
+        raise NoStructureError(f"unreadable debug information ({type(error).__name__})") from error
 
 
 def _name(die: "DIE") -> str:
@@ -116,9 +128,11 @@ def _type_of(die: "DIE") -> "DIE | None":
 
 def _unqualified(die: "DIE | None") -> "DIE | None":
     """The type behind typedefs and qualifiers; None is void."""
-    while die is not None and die.tag in _QUALIFIERS:
+    for _ in range(_MAX_CHAIN):
+        if die is None or die.tag not in _QUALIFIERS:
+            return die
         die = _type_of(die)
-    return die
+    raise NoStructureError("a type that is defined by itself")
 
 
 def _array_count(die: "DIE") -> int:

@@ -37,6 +37,7 @@ _STATE_PREFIX: Final = "TASK_"
 _RUNNING: Final = "running"
 _ZOMBIE: Final = "zombie"
 _FREE: Final = "free"
+_MAX_TASKS: Final = 4096
 _MAX_MFN: Final = 1 << 40
 
 
@@ -65,10 +66,10 @@ class TasksProfile:
         self._current = symbols.address("current")
         table = symbols.get("tasks")
         assert table is not None
-        self._nr_tasks = table.size // self._task.size
         missing = [name for name in _TASK_FIELDS if name not in self._task.fields]
         if missing:
             raise NoStructureError(f"struct task has no {missing[0]}")
+        self._nr_tasks = min(table.size // max(self._task.size, 1), _MAX_TASKS)
 
     @classmethod
     def detect(
@@ -98,34 +99,41 @@ class TasksProfile:
 
     def processes(self) -> Sequence[Process]:
         """The slots of tasks[] that are not free, by pid."""
-        try:
-            table = self._memory.read_kernel(self._tasks, self._nr_tasks * self._task.size)
-            current = read_u64(self._memory, self._current)
-        except NotMappedError:
-            return ()
-        slots = [table[i * self._task.size : (i + 1) * self._task.size] for i in range(self._nr_tasks)]
-        found = [
-            self._process(slots, index, current)
-            for index, slot in enumerate(slots)
-            if self._state(slot) != _FREE and self._pid(slot) > 0
-        ]
-        # Should two slots claim one pid, the first has it.
-        return tuple(
-            {process.pid: process for process in reversed(found)}[pid] for pid in sorted({p.pid for p in found})
-        )
+        slots = self._slots()
+        current = self._current_index()
+        by_pid: dict[int, int] = {}
+        for index, slot in enumerate(slots):
+            if self._in_use(slot):
+                # Should two slots claim one pid, the first has it.
+                by_pid.setdefault(self._pid(slot), index)
+        return tuple(self._process(slots, by_pid[pid], current) for pid in sorted(by_pid))
 
     def process(self, pid: int) -> Process | None:
         """The process of that number."""
-        return next((process for process in self.processes() if process.pid == pid), None)
+        slots = self._slots()
+        for index, slot in enumerate(slots):
+            if self._pid(slot) == pid and self._in_use(slot):
+                return self._process(slots, index, self._current_index())
+        return None
 
     def current_pid(self, vcpu_id: int) -> int | None:
         """The task that `current` points at, if it runs; there is one vcpu."""
-        running = (process.pid for process in self.processes() if process.vcpu_id == vcpu_id)
-        return next(running, None)
+        index = self._current_index()
+        if vcpu_id != 0 or index is None:
+            return None
+        try:
+            slot = self._memory.read_kernel(Vaddr(self._tasks + index * self._task.size), self._task.size)
+        except NotMappedError:
+            return None
+        return self._pid(slot) if self._in_use(slot) and self._state(slot) == _RUNNING else None
 
     def register_writes(self, pid: int, registers: UserRegisters) -> Sequence[tuple[Vaddr, bytes]]:
         """Into task->regs, and into task->fpu if the registers have that part."""
-        index = self._slot_of(pid)
+        slots = enumerate(self._slots())
+        alive = (
+            i for i, slot in slots if self._pid(slot) == pid and self._in_use(slot) and self._state(slot) != _ZOMBIE
+        )
+        index = next(alive, None)
         if index is None:
             return ()
         values = dict(zip(_GPR, registers.gpr, strict=True)) | {"rip": registers.rip, "rflags": registers.rflags}
@@ -144,7 +152,32 @@ class TasksProfile:
         found = (member for archive in self._archives for member in members(archive))
         return next((bytes(member.content) for member in found if member.path == path and member.is_file), None)
 
+    # -- the table
+
+    def _slots(self) -> list[bytes]:
+        """All slots of tasks[], or none if the table can't be read."""
+        size = self._task.size
+        try:
+            table = self._memory.read_kernel(self._tasks, self._nr_tasks * size)
+        except NotMappedError:
+            return []
+        return [table[at : at + size] for at in range(0, len(table), size)]
+
+    def _index_of(self, pointer: int) -> int | None:
+        """The index in tasks[] that a pointer to a task leads to; None for NULL and for what is no task."""
+        index, rest = divmod(pointer - self._tasks, self._task.size)
+        return index if rest == 0 and 0 <= index < self._nr_tasks else None
+
+    def _current_index(self) -> int | None:
+        try:
+            return self._index_of(read_u64(self._memory, self._current))
+        except NotMappedError:
+            return None
+
     # -- one slot
+
+    def _in_use(self, slot: bytes) -> bool:
+        return self._state(slot) != _FREE and self._pid(slot) > 0
 
     def _pid(self, slot: bytes) -> int:
         pid = self._task.value(slot, "pid")
@@ -154,28 +187,16 @@ class TasksProfile:
         state = self._task.value(slot, "state")
         return self._states.get(state, f"state {state}")
 
-    def _slot_of(self, pid: int) -> int | None:
-        """The index in tasks[] of a process."""
-        try:
-            table = self._memory.read_kernel(self._tasks, self._nr_tasks * self._task.size)
-        except NotMappedError:
-            return None
-        for index in range(self._nr_tasks):
-            slot = table[index * self._task.size : (index + 1) * self._task.size]
-            if self._state(slot) not in (_FREE, _ZOMBIE) and self._pid(slot) == pid > 0:
-                return index
-        return None
-
     def _pid_at(self, slots: Sequence[bytes], pointer: int) -> int | None:
-        """The pid of the task that a pointer leads to; None for NULL and for what is no task."""
-        index, rest = divmod(pointer - self._tasks, self._task.size)
-        return self._pid(slots[index]) if rest == 0 and 0 <= index < len(slots) else None
+        """The pid of the task that a pointer leads to."""
+        index = self._index_of(pointer)
+        return None if index is None else self._pid(slots[index])
 
-    def _process(self, slots: Sequence[bytes], index: int, current: int) -> Process:
+    def _process(self, slots: Sequence[bytes], index: int, current: int | None) -> Process:
         task, slot = self._task, slots[index]
         state = self._state(slot)
         ended = state == _ZOMBIE
-        is_current = current == self._tasks + index * task.size and state == _RUNNING
+        is_current = current == index and state == _RUNNING
 
         def table(mode: str) -> Maddr | None:
             mfn = task.value(slot, f"space.{mode}_l4")

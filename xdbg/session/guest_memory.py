@@ -1,7 +1,7 @@
 """A domain's memory as a guest profile wants to see it: by address space, without ever faulting the guest."""
 
 from xdbg.abi.frames import Maddr, Vaddr
-from xdbg.machine.paging import read_virtual, write_virtual
+from xdbg.machine.paging import read_virtual
 from xdbg.xen.domain import Domain
 from xdbg.xen.setup import Hypervisor
 
@@ -16,10 +16,6 @@ class DomainMemory:
     def read_kernel(self, vaddr: Vaddr, length: int) -> bytes:
         """Bytes in the kernel's address space. Raises `NotMappedError`."""
         return self.read(self._domain.vcpus[0].kernel_cr3, vaddr, length)
-
-    def write_kernel(self, vaddr: Vaddr, data: bytes) -> None:
-        """Change the kernel's memory, all of it or nothing. Raises `NotMappedError`."""
-        write_virtual(self._hv.ram, self._domain.vcpus[0].kernel_cr3, vaddr, data)
 
     def read(self, cr3: Maddr, vaddr: Vaddr, length: int) -> bytes:
         """Bytes in the address space of `cr3`. Raises `NotMappedError`."""

@@ -8,9 +8,12 @@ of the LDT are found through the guest's own page tables, one at a time, when th
 from typing import Final
 
 from xdbg.abi.errno import Errno
-from xdbg.abi.frames import PAGE_SHIFT, Maddr, Mfn
+from xdbg.abi.frames import PAGE_SHIFT, Maddr, Mfn, Vaddr
 from xdbg.abi.hypercalls import Hypercall
 from xdbg.abi.x86 import FIRST_RESERVED_GDT_ENTRY, PTE_ADDR_MASK, PTE_PRESENT, PTES_PER_TABLE
+
+from xdbg.abi.x86_descriptors import SELECTOR_OFFSET, SELECTOR_TI
+from xdbg.machine.paging import NotMappedError, walk
 
 from .descriptor_check import check_descriptor
 from .events import MemoryWritten
@@ -27,6 +30,7 @@ from .xen_slots import (
     gdt_base,
     init_domain,
     init_vcpu_area,
+    ldt_pages,
     ldt_shadow_base,
     map_gdt_page,
     map_ldt_page,
@@ -114,6 +118,9 @@ def do_update_descriptor(vcpu: Vcpu, maddr: int, descriptor: int) -> int:
 def map_ldt_shadow_page(vcpu: Vcpu, offset: int) -> bool:
     """Map the page of the guest's LDT that holds byte `offset`; False if it can't be. Xen: pv_map_ldt_shadow_page()."""
     hv = vcpu.domain.hv
+    page = offset >> PAGE_SHIFT
+    if any(mapped == page for mapped, _ in ldt_pages(vcpu)):
+        return True
     at = guest_l1e(vcpu, vcpu.ldt_base + offset)
     if at is None:
         return False
@@ -125,8 +132,24 @@ def map_ldt_shadow_page(vcpu: Vcpu, offset: int) -> bool:
         get_page_and_type(hv, mfn, vcpu.domain.domid, PGT_SEG_DESC_PAGE)
     except HypercallError:
         return False
-    map_ldt_page(vcpu, offset >> PAGE_SHIFT, mfn)
+    map_ldt_page(vcpu, page, mfn)
     return True
+
+
+def read_descriptor(vcpu: Vcpu, selector: int) -> int | None:
+    """The descriptor that a selector names in the GDT or LDT of the current vcpu; None if there is none."""
+    offset = selector & SELECTOR_OFFSET
+    if selector & SELECTOR_TI:
+        if offset >= vcpu.ldt_entries * _DESCRIPTOR_SIZE or not map_ldt_shadow_page(vcpu, offset):
+            return None
+        vaddr = ldt_shadow_base(vcpu) + offset
+    else:
+        vaddr = gdt_base(vcpu) + offset
+    hv = vcpu.domain.hv
+    try:
+        return hv.ram.read_u64(walk(hv.ram, vcpu.cr3, Vaddr(vaddr)).maddr)
+    except NotMappedError:
+        return None
 
 
 def ldt_offset(vcpu: Vcpu, vaddr: int) -> int | None:

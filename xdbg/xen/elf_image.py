@@ -35,6 +35,7 @@ _SHDR: Final = struct.Struct("<IIQQQQIIQQ")
 _U64: Final = (1 << 64) - 1
 _CANONICAL_LOW_END: Final = 1 << 47
 
+_ELFCLASS32: Final = 1
 _ELFCLASS64: Final = 2
 _ELFDATA2LSB: Final = 1
 _ET_EXEC: Final = 2
@@ -148,6 +149,8 @@ class _ElfFile:
         self.entry: int = fields[4]
         self.phoff, self.shoff = fields[5], fields[6]
         self.phentsize, self.phnum, self.shentsize, self.shnum, self.shstrndx = fields[9:14]
+        if ident[4] == _ELFCLASS32:
+            raise ImageError("a 32-bit ELF file: only 64-bit PV kernels can be run")
         if ident[4] != _ELFCLASS64 or machine != _EM_X86_64 or ident[5] != _ELFDATA2LSB:
             raise ImageError(f"not for x86-64 (ELF class {ident[4]}, machine {machine})")
         if e_type not in (_ET_EXEC, _ET_DYN):

@@ -227,17 +227,3 @@ def _no_handler(vcpu: Vcpu, kind: str) -> str:
             return f"an event is pending and there is no event callback, rip {rip:#x}"
         case _:
             return f"no {kind} callback, rip {rip:#x}"
-
-
-def failsafe(vcpu: Vcpu) -> None:
-    """The frame that was to be returned to is bad: the failsafe callback decides. Xen: failsafe_callback in entry.S."""
-    callback = vcpu.failsafe_callback
-    bounce = vcpu.trap_bounce
-    bounce.flags = TBF_INTERRUPT if callback.masks_events else 0
-    bounce.eip = callback.address
-    bounce.error_code = 0
-    observer = vcpu.domain.hv.observer
-    if observer is not None:
-        observer.observe(vcpu, TrapBounceSet(-1, None, bounce.flags, FLAT_KERNEL_CS64, bounce.eip))
-    create_bounce_frame(vcpu, "failsafe")
-    bounce.flags = 0

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from xdbg.abi.cstruct import CStruct
 from xdbg.abi.frames import PAGE_MASK, PAGE_SIZE, Maddr, Vaddr
-from xdbg.abi.x86 import HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START, PTE_RW, PTE_USER
+from xdbg.abi.x86 import HYPERVISOR_VIRT_END, PTE_RW, PTE_USER
 from xdbg.machine.paging import NotMappedError, walk
 
 from .events import MemoryWritten
@@ -31,7 +31,7 @@ def address_ok(vaddr: int, length: int = 1) -> bool:
 
 def translate(vcpu: Vcpu, vaddr: int, *, write: bool = False) -> Maddr:
     """The machine address behind a guest kernel's pointer; raises `GuestFault`."""
-    if not address_ok(vaddr) and not (HYPERVISOR_VIRT_START <= vaddr < HYPERVISOR_VIRT_END and not write):
+    if not address_ok(vaddr):
         raise GuestFault(Vaddr(vaddr), write=write)
     try:
         found = walk(vcpu.domain.hv.ram, vcpu.cr3, Vaddr(vaddr))

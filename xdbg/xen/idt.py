@@ -41,16 +41,19 @@ class Idt:
     """The table in frame `mfn`."""
 
     def __init__(self, ram: Ram, mfn: Mfn) -> None:
-        self._ram = ram
         self.maddr = mfn_to_maddr(mfn)
         for vector in range(NR_VECTORS):
             dpl = 3 if vector in {Vector.BP, Vector.OF} else 0
             gate = IdtGate(HANDLER_BASE + 16 * vector, XEN_CS, dpl=dpl)
             ram.write(self.maddr + IdtGate.SIZE * vector, gate.to_bytes())
+        # As the CPU finds them in the table; nobody writes to it once it is made.
+        self._gates = tuple(
+            IdtGate.from_bytes(ram.read(self.maddr + IdtGate.SIZE * vector, IdtGate.SIZE)) for vector in range(NR_VECTORS)
+        )
 
     def gate(self, vector: int) -> IdtGate:
-        """The descriptor that the CPU finds for a vector, read from the table itself."""
-        return IdtGate.from_bytes(self._ram.read(self.maddr + IdtGate.SIZE * vector, IdtGate.SIZE))
+        """The descriptor that the CPU finds for a vector."""
+        return self._gates[vector]
 
     def vector(self, taken: ExceptionExit, rip: Vaddr) -> Delivery:
         """Take an exception or software interrupt through its gate; `rip` is where the CPU stood at the exit.

@@ -10,10 +10,11 @@ from xdbg.abi.callback import IretContext
 from xdbg.abi.frames import Vaddr
 from xdbg.abi.hypercalls import Hypercall, VmasstType
 from xdbg.abi.vcpu import Vgcf
-from xdbg.abi.x86 import Rflags
+from xdbg.abi.x86 import FLAT_RING3_CS64, FLAT_RING3_SS64, Rflags, Vector
 from xdbg.machine.registers import R11, RAX, RCX, RSP
 
-from . import entry
+from . import descriptor_tables, entry
+from .callback import is_canonical
 from .events import IretDone
 from .faults import DomainCrash, GuestFault
 from .guest_access import copy_from_guest
@@ -27,7 +28,8 @@ _IF = int(Rflags.IF)
 _RFLAGS_KEPT = 0x003F_7FD5 & ~(Rflags.IOPL | Rflags.VM)
 """The flags that exist, less those that a guest may not set."""
 _RFLAGS_SET = Rflags.IF | Rflags.FIXED
-_CANONICAL = 1 << 47
+_PRESENT, _SEGMENT, _CODE, _WRITABLE, _LONG = 1 << 47, 1 << 44, 1 << 43, 1 << 41, 1 << 53
+"""Bits of a segment descriptor."""
 
 
 @hypercall(Hypercall.IRET)
@@ -62,6 +64,27 @@ def do_iret(vcpu: Vcpu) -> None:
     entry.set_upcall_mask(vcpu, mask)
     if hv.observer is not None:
         hv.observer.observe(vcpu, IretDone(Vaddr(rip), cs, rflags, Vaddr(rsp), ss, user, mask))
-    if not (rip < _CANONICAL or rip >= (1 << 64) - _CANONICAL):
-        # The CPU's own iret faults on such a frame, inside Xen: the failsafe callback is told.
-        entry.failsafe(vcpu)
+    if cs | 3 != FLAT_RING3_CS64 or ss | 3 != FLAT_RING3_SS64 or not is_canonical(rip):
+        error_code = _fault(vcpu, rip, cs | 3, ss | 3)
+        if error_code is not None:
+            entry.inject(vcpu, Vector.GP, error_code)
+
+
+def _fault(vcpu: Vcpu, rip: int, cs: int, ss: int) -> int | None:
+    """The error code of the #GP that the CPU's own iret to this place would raise; None: it would go there.
+
+    The instruction is Xen's, but the fault is handed to the guest as if it had already been at the place.
+    """
+    code = descriptor_tables.read_descriptor(vcpu, cs)
+    if code is None or code & (_PRESENT | _SEGMENT | _CODE) != _PRESENT | _SEGMENT | _CODE or not _ring3(code):
+        return cs & ~3 & 0xFFFF
+    if not code & _LONG:
+        raise DomainCrash(f"iret to 32-bit code (cs {cs:#x}), which this machine does not run")
+    stack = descriptor_tables.read_descriptor(vcpu, ss)
+    if stack is None or stack & (_PRESENT | _SEGMENT | _CODE | _WRITABLE) != _PRESENT | _SEGMENT | _WRITABLE:
+        return ss & ~3 & 0xFFFF
+    return None if is_canonical(rip) else 0
+
+
+def _ring3(descriptor: int) -> bool:
+    return descriptor >> 45 & 3 == 3

@@ -28,12 +28,12 @@ LIST = 1
 READ_ONLY = PTE_PRESENT | PTE_USER
 
 
-def frames(*numbers) -> Any:
+def frames(*numbers: int) -> bytes:
     return b"".join((number & (1 << 64) - 1).to_bytes(8, "little") for number in numbers)
 
 
 def extents(
-    guest: Any, op: Any, *numbers, order: Any = 0, domid: Any = DOMID_SELF, flags: Any = 0, nr: Any = None
+    guest: Any, op: Any, *numbers: int, order: Any = 0, domid: Any = DOMID_SELF, flags: Any = 0, nr: Any = None
 ) -> Any:
     start = guest.write(LIST, frames(*numbers)) if numbers else 0
     request = XenMemoryReservation(start, len(numbers) if nr is None else nr, order, flags, domid)
@@ -44,7 +44,7 @@ def listed(guest: Any, index: Any) -> Any:
     return guest.entry(LIST, index)
 
 
-def unmap(guest: Any, *pfns) -> Any:
+def unmap(guest: Any, *pfns: int) -> None:
     for pfn in pfns:
         assert guest.map(pfn, 0) == 0
 

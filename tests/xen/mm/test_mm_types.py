@@ -1,5 +1,6 @@
 """Types of frames: pins, base pointers, validation of whole trees and its undoing, linear tables."""
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -48,7 +49,7 @@ def test_pinning_checks_a_whole_tree_and_unpinning_gives_all_of_it_back(guest: A
 def test_a_failure_deep_in_a_tree_undoes_everything(guest: Any, neighbour: Any, level: Any) -> None:
     pfns = [8, 9, 10, 11][4 - level :]
     guest.make_read_only(*pfns)
-    for pfn, below in zip(pfns, pfns[1:], strict=False):
+    for pfn, below in pairwise(pfns):
         guest.write_entries(pfn, {0: guest.pte(below), 511: guest.pte(below)})
     guest.write_entries(pfns[-1], {0: guest.pte(30), 1: guest.pte(31), 511: neighbour.pte(30)})
     state = guest.hv.page_info.refs.tobytes(), [guest.hv.page_info.type_of(mfn) for mfn in range(256)]
