@@ -12,12 +12,13 @@ can be asked after each exit.
 """
 
 from dataclasses import dataclass, field, replace
-from errno import EEXIST, ENOENT, ESRCH
+from errno import EEXIST, ENOTSUP, EPERM, ESRCH
 from typing import Final
 
 from xdbg.abi.frames import Maddr, Vaddr
 from xdbg.guestos.profile import Process, Profile, UserRegisters
 from xdbg.machine.registers import RBP, RSP
+from xdbg.rsp.registers import REGISTERS
 from xdbg.rsp.target import TargetError, ThreadInfo
 from xdbg.rsp.threadid import Thread
 from xdbg.xen.domain import Domain
@@ -250,7 +251,7 @@ class Inferiors:
         changed = old.changes(new)
         refused = [name for name in changed if name in ("cs", "ss", "ds", "es", "fs", "gs", "fs_base", "gs_base")]
         if refused:
-            raise TargetError(ENOENT, f"{refused[0]} can only be changed while the process runs")
+            raise TargetError(ENOTSUP, f"{refused[0]} can only be changed while the process runs")
         process = self.process(thread.pid)
         working = None if process.vcpu_id is None else self.domain.vcpus[process.vcpu_id]
         fpu = new.fpu if "fpu" in changed else None
@@ -277,9 +278,12 @@ class Inferiors:
         return read_system(vcpu, number, process.cr3)
 
     def write_system(self, thread: Thread, number: int, value: bytes) -> None:
-        """Set a register behind the `g` block. TargetError."""
-        vcpu = self.vcpu(thread) if thread.pid == KERNEL_PID else self.domain.vcpus[0]
-        write_system(vcpu, number, value)
+        """Set a register behind the `g` block. TargetError. The vcpu's are no process's: there they stay as they are."""
+        present = self.read_system(thread, number)
+        if thread.pid == KERNEL_PID:
+            write_system(self.vcpu(thread), number, value, present)
+        elif value != present and REGISTERS[number].name == "cr3":
+            raise TargetError(EPERM, "cr3 can't be changed")
 
     def expedited(self, thread: Thread) -> dict[int, bytes]:
         """rip, rsp and rbp for a stop reply; none when they can't be known."""

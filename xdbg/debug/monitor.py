@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from errno import EINVAL
 from typing import TYPE_CHECKING, Final
 
+from xdbg.rsp.registers import BY_NAME
 from xdbg.rsp.target import TargetError
 from xdbg.rsp.threadid import Thread
 from xdbg.xen.domain import Domain
@@ -128,8 +129,13 @@ def arguments(words: Sequence[str], usage: str, least: int, most: int | None = N
     return words
 
 
-def number(text: str) -> int:
-    """A number as in C, or in hexadecimal without its 0x. TargetError(EINVAL)."""
+def number(text: str, context: MonitorContext | None = None) -> int:
+    """A number as in C, or in hexadecimal without its 0x; with a context also `$rip` and its like. TargetError(EINVAL)."""
+    if context is not None and text.startswith("$"):
+        register = BY_NAME.get({"$pc": "rip", "$sp": "rsp"}.get(text, text[1:]))
+        if register is None or context.thread is None:
+            raise TargetError(EINVAL, f"no register {text}")
+        return int.from_bytes(context.target.read_register(context.thread, register.number), "little")
     for base in (0, 16):
         try:
             value = int(text, base)

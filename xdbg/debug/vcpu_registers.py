@@ -11,7 +11,7 @@ from typing import Final
 
 from xdbg.abi.frames import Maddr, Vaddr
 from xdbg.abi.shared_info import VcpuInfo
-from xdbg.abi.x86 import Efer, Rflags
+from xdbg.abi.x86 import Cr0, Efer, Rflags
 from xdbg.machine.cpu import Cpu
 from xdbg.machine.registers import RBP, RSP, SelectorError
 from xdbg.rsp.registers import REGISTERS
@@ -161,10 +161,50 @@ def read_system(vcpu: Vcpu, number: int, cr3: Maddr | None = None) -> bytes:
     return (value & (1 << register.bitsize) - 1).to_bytes(register.size, "little")
 
 
-def write_system(vcpu: Vcpu, number: int, value: bytes) -> None:
-    """Sets the upcall mask; the other registers behind the `g` block are Xen's: TargetError(EPERM)."""
-    read_system(vcpu, number)
+def _set_upcall_mask(vcpu: Vcpu, value: int) -> None:
+    vcpu.domain.hv.ram.buffer[vcpu.vcpu_info + _MASK] = 1 if value else 0
+
+
+def _set_cr0(vcpu: Vcpu, value: int) -> None:
+    if (value ^ vcpu.cr0) & ~Cr0.TS:
+        raise TargetError(EPERM, "of cr0 only the TS bit can be changed")
+    vcpu.cr0 = value
+    with _in_cpu(vcpu) as cpu:
+        cpu.cr0_ts = bool(value & Cr0.TS)
+
+
+def _set_cr2(vcpu: Vcpu, value: int) -> None:
+    vcpu.cr2 = Vaddr(value)
+    vcpu.domain.hv.set_guest_cr2(vcpu, Vaddr(value))
+
+
+def _set_kernel_sp(vcpu: Vcpu, value: int) -> None:
+    vcpu.kernel_sp = Vaddr(value)
+
+
+def _set_gs_base_user(vcpu: Vcpu, value: int) -> None:
+    vcpu.gs_base_user = value
+
+
+def _leave_pending(vcpu: Vcpu, value: int) -> None:
+    """An event that came meanwhile is not to be lost."""
+
+
+_SETTERS: Final[dict[str, Callable[[Vcpu, int], None]]] = {
+    "cr0": _set_cr0,
+    "cr2": _set_cr2,
+    "xen_upcall_mask": _set_upcall_mask,
+    "xen_upcall_pending": _leave_pending,
+    "xen_kernel_sp": _set_kernel_sp,
+    "xen_gs_base_user": _set_gs_base_user,
+}
+
+
+def write_system(vcpu: Vcpu, number: int, value: bytes, present: bytes) -> None:
+    """Sets a register behind the `g` block, which has the value `present`. TargetError(EPERM) if it is Xen's."""
+    if value == present:
+        return
     name = REGISTERS[number].name
-    if name != "xen_upcall_mask":
+    if name not in _SETTERS:
         raise TargetError(EPERM, f"{name} is Xen's, and can't be changed")
-    vcpu.domain.hv.ram.buffer[Vaddr(vcpu.vcpu_info + _MASK)] = 1 if any(value) else 0
+    _SETTERS[name](vcpu, int.from_bytes(value, "little"))

@@ -14,6 +14,8 @@ from pygdbmi.gdbcontroller import GdbController
 from .served import ServedGuest
 
 DEFAULT_TIMEOUT_S = 60.0
+_AT_ONCE_S = 1e-9
+"""Not 0, which pygdbmi takes for "wait for the whole time-out"."""
 
 
 class GdbError(Exception):
@@ -49,7 +51,7 @@ class GdbSession:
         self.guest: ServedGuest | None = None
         """The served guest, when the fixture `xdbg_gdb` made both."""
         command = [*gdb, "--nx", "--quiet", "--interpreter=mi3"]
-        self._controller = GdbController(command, time_to_check_for_additional_output_sec=0)
+        self._controller = GdbController(command, time_to_check_for_additional_output_sec=_AT_ONCE_S)
         self._token = 0
         self._stops: list[Stop] = []
         self._text: list[str] = []
@@ -196,7 +198,7 @@ class GdbSession:
             raise TimeoutError(f"gdb said nothing for {self._timeout:g} s; its last words: {last}")
         for record in records:
             self.log.append(record)
-            if record["type"] == "console" and record["payload"]:
+            if record["type"] in {"console", "target"} and record["payload"]:
                 self._text.append(record["payload"])
             elif record["type"] == "notify" and record["message"] == "stopped":
                 self._stops.append(_stop(record["payload"] or {}))

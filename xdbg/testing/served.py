@@ -1,13 +1,13 @@
 """A guest that is served to gdb by a process of its own."""
 
+import os
 import subprocess
 import sys
 import threading
 from collections.abc import Sequence
-from io import BufferedReader
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 _END_S = 30
 _PIECE = 1 << 16
@@ -78,11 +78,11 @@ class ServedGuest:
         self.stop()
 
 
-def _drain(stream: BufferedReader, into: list[bytes]) -> threading.Thread:
+def _drain(stream: IO[bytes], into: list[bytes]) -> threading.Thread:
     """Keep reading, so that the server never waits for us."""
 
     def read() -> None:
-        while data := stream.read1(_PIECE):
+        while data := os.read(stream.fileno(), _PIECE):
             into.append(data)
 
     thread = threading.Thread(target=read, daemon=True)

@@ -54,7 +54,7 @@ def _frame(context: MonitorContext, mfn: int) -> str:
 @monitor("translate", "VADDR")
 def translate(context: MonitorContext, words: Sequence[str]) -> Iterator[str]:
     """Where a virtual address of the current thread is: machine frame, pfn, rights"""
-    vaddr = number(arguments(words, "translate VADDR", 1)[0])
+    vaddr = number(arguments(words, "translate VADDR", 1)[0], context)
     try:
         found = context.space.translate(vaddr)
     except NotMappedError as error:
@@ -71,7 +71,7 @@ def translate(context: MonitorContext, words: Sequence[str]) -> Iterator[str]:
 @monitor("walk", "VADDR")
 def walk_tables(context: MonitorContext, words: Sequence[str]) -> Iterator[str]:
     """The page table walk of a virtual address, level by level"""
-    vaddr = number(arguments(words, "walk VADDR", 1)[0])
+    vaddr = number(arguments(words, "walk VADDR", 1)[0], context)
     space = context.space
     *others, cr3 = space.tables(vaddr)
     for other in others:
