@@ -88,14 +88,18 @@ def follow_int3():
     """The trace of the guest int3, less what comes before and after its first int3."""
     say("The way of one int3 of a guest through the hypervisor.")
     print("$ xdbg trace int3")
-    run = subprocess.run([sys.executable, "-m", "xdbg", "trace", "int3", "--events",
-                          "exception,trap_bounce,bounce_frame,handler,iret"],
-                         capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    run = subprocess.run(
+        [sys.executable, "-m", "xdbg", "trace", "int3", "--events", "exception,trap_bounce,bounce_frame,handler,iret"],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
     expect(run.returncode == 0, f"xdbg trace ended with {run.returncode}: {run.stderr.strip()}")
     lines = run.stdout.splitlines()
     start = expect([i for i, line in enumerate(lines) if "#BP" in line], "no #BP in the trace")[0]
     end = next((i for i, line in enumerate(lines[start:], start) if "iret" in line.lower()), len(lines) - 1)
-    print("\n".join(lines[start:end + 3]))
+    print("\n".join(lines[start : end + 3]))
     for word in ("trap_bounce", "DPL 3", "rip", "rflags"):
         expect(word in run.stdout, f"the trace does not speak of {word}")
 

@@ -4,11 +4,11 @@ import statistics
 import time
 from pathlib import Path
 
+from rsp_client import elf_symbols
 from unicorn import UC_ARCH_X86, UC_HOOK_INTR, UC_MODE_64, UC_PROT_ALL, Uc
 from unicorn.unicorn_const import UC_TLB_CPU
 from unicorn.x86_const import UC_X86_REG_CR0, UC_X86_REG_CR3, UC_X86_REG_CR4, UC_X86_REG_RDI, UC_X86_REG_RSP
 
-from rsp_client import elf_symbols
 from xdbg.abi.frames import Maddr, Vaddr
 from xdbg.abi.x86 import PTE_NX, PTE_PRESENT, PTE_RW, PTE_USER
 from xdbg.machine.cpu import Cpu
@@ -43,7 +43,9 @@ class Image:
         for index in range(int.from_bytes(data[56:58], "little")):
             header = data[phoff + index * 56 : phoff + (index + 1) * 56]
             kind, flags = int.from_bytes(header[:4], "little"), int.from_bytes(header[4:8], "little")
-            offset, vaddr, _, filesz, memsz = (int.from_bytes(header[at : at + 8], "little") for at in (8, 16, 24, 32, 40))
+            offset, vaddr, _, filesz, memsz = (
+                int.from_bytes(header[at : at + 8], "little") for at in (8, 16, 24, 32, 40)
+            )
             if kind == 1:
                 self.ram.write(vaddr, data[offset : offset + filesz])
                 if flags & 1:

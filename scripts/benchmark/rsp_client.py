@@ -7,6 +7,7 @@ The target runs workload/bench.elf (a mailbox loop: see bench.c). Every measure 
 given as median [min, max]; each repeat is bounded in time, so a slow server does fewer operations,
 not a longer run. What a server lacks is reported as a string that says why.
 """
+
 import argparse
 import json
 import re
@@ -17,7 +18,7 @@ import sys
 import time
 
 CMD_HOT, CMD_CPU, CMD_WATCH_FAR, CMD_WATCH_NEAR, CMD_NOP, CMD_CPU_EXIT = 1, 2, 3, 4, 9, 10
-CPU_INSNS = 10          # instructions in one turn of cpu_loop
+CPU_INSNS = 10  # instructions in one turn of cpu_loop
 clock = time.perf_counter
 
 
@@ -27,38 +28,38 @@ class Unsupported(Exception):
 
 def elf_symbols(path):
     """name -> address out of a 64-bit little-endian ELF's .symtab."""
-    data = open(path, 'rb').read()
-    if data[:6] != b'\x7fELF\x02\x01':
-        raise SystemExit(f'{path}: not a 64-bit little-endian ELF')
-    shoff, = struct.unpack_from('<Q', data, 40)
-    shentsize, shnum = struct.unpack_from('<HH', data, 58)
-    sections = [struct.unpack_from('<IIQQQQIIQQ', data, shoff + i * shentsize) for i in range(shnum)]
+    data = open(path, "rb").read()
+    if data[:6] != b"\x7fELF\x02\x01":
+        raise SystemExit(f"{path}: not a 64-bit little-endian ELF")
+    (shoff,) = struct.unpack_from("<Q", data, 40)
+    shentsize, shnum = struct.unpack_from("<HH", data, 58)
+    sections = [struct.unpack_from("<IIQQQQIIQQ", data, shoff + i * shentsize) for i in range(shnum)]
     symbols = {}
     for _, kind, _, _, offset, size, link, _, _, entsize in sections:
         if kind != 2:
             continue
         strings = sections[link][4]
         for at in range(offset, offset + size, entsize):
-            name, _, _, shndx, value, _ = struct.unpack_from('<IBBHQQ', data, at)
+            name, _, _, shndx, value, _ = struct.unpack_from("<IBBHQQ", data, at)
             if name and shndx:
-                end = data.index(b'\0', strings + name)
-                symbols[data[strings + name:end].decode()] = value
+                end = data.index(b"\0", strings + name)
+                symbols[data[strings + name : end].decode()] = value
     return symbols
 
 
 def unescape(data):
     """Undo }-escapes of a binary reply."""
-    if b'}' not in data:
+    if b"}" not in data:
         return data
-    first, *rest = data.split(b'}')
-    return first + b''.join(bytes((part[0] ^ 0x20,)) + part[1:] for part in rest)
+    first, *rest = data.split(b"}")
+    return first + b"".join(bytes((part[0] ^ 0x20,)) + part[1:] for part in rest)
 
 
 def expand(data):
     """Undo run-length encoding of a text reply."""
-    if b'*' not in data:
+    if b"*" not in data:
         return data
-    return re.sub(rb'(.)\*(.)', lambda m: m[1] * (m[2][0] - 28), data, flags=re.S)
+    return re.sub(rb"(.)\*(.)", lambda m: m[1] * (m[2][0] - 28), data, flags=re.DOTALL)
 
 
 class Rsp:
@@ -69,57 +70,60 @@ class Rsp:
         self.sock.settimeout(None)
         # a blocking socket with a kernel time-out: one system call a recv, unlike settimeout's two
         self.timeout(timeout)
-        self.buffer = b''
+        self.buffer = b""
         self.acks = True
         self.noise = 0
-        reply = self.ask(b'qSupported:multiprocess+;swbreak+;hwbreak+;qRelocInsn+;fork-events+;vfork-events+;'
-                         b'exec-events+;vContSupported+;QThreadEvents+;no-resumed+;xmlRegisters=i386')
+        reply = self.ask(
+            b"qSupported:multiprocess+;swbreak+;hwbreak+;qRelocInsn+;fork-events+;vfork-events+;"
+            b"exec-events+;vContSupported+;QThreadEvents+;no-resumed+;xmlRegisters=i386"
+        )
         self.features = {}
-        for item in reply.decode('latin1').split(';'):
-            key, eq, value = item.partition('=')
+        for item in reply.decode("latin1").split(";"):
+            key, eq, value = item.partition("=")
             if eq:
                 self.features[key] = value
-            elif item[-1:] in '+-?':
+            elif item[-1:] in "+-?":
                 self.features[item[:-1]] = item[-1]
-        if self.ask(b'QStartNoAckMode') == b'OK':
+        if self.ask(b"QStartNoAckMode") == b"OK":
             self.acks = False
         self.handshake = clock() - start
-        self.packet_size = int(self.features.get('PacketSize', '18f'), 16)
-        self.vcont = self.ask(b'vCont?').decode('latin1')
-        self.step_packet = b'vCont;s' if ';s' in self.vcont else b's'
-        self.cont_packet = b'vCont;c' if ';c' in self.vcont else b'c'
-        self.first_stop = self.ask(b'?')
+        self.packet_size = int(self.features.get("PacketSize", "18f"), 16)
+        self.vcont = self.ask(b"vCont?").decode("latin1")
+        self.step_packet = b"vCont;s" if ";s" in self.vcont else b"s"
+        self.cont_packet = b"vCont;c" if ";c" in self.vcont else b"c"
+        self.first_stop = self.ask(b"?")
         self.binary_writes = None
 
     def timeout(self, seconds):
         whole = int(seconds)
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO,
-                             struct.pack('ll', whole, int((seconds - whole) * 1e6)))
+        self.sock.setsockopt(
+            socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", whole, int((seconds - whole) * 1e6))
+        )
 
     @staticmethod
     def frame(payload):
-        return b'$%b#%02x' % (payload, sum(payload) & 255)
+        return b"$%b#%02x" % (payload, sum(payload) & 255)
 
     def more(self):
         try:
             data = self.sock.recv(1 << 18)
         except BlockingIOError:
-            raise TimeoutError('no reply in time') from None
+            raise TimeoutError("no reply in time") from None
         if not data:
-            raise EOFError('server closed the connection')
+            raise EOFError("server closed the connection")
         self.buffer += data
 
     def reply(self):
         """Next packet's payload, its escapes and runs left as they came."""
         while True:
-            end = self.buffer.find(b'#')
+            end = self.buffer.find(b"#")
             while end < 0 or len(self.buffer) < end + 3:
                 self.more()
-                end = self.buffer.find(b'#')
-            start = self.buffer.find(b'$', 0, end)
-            payload, self.buffer = self.buffer[start + 1:end], self.buffer[end + 3:]
+                end = self.buffer.find(b"#")
+            start = self.buffer.find(b"$", 0, end)
+            payload, self.buffer = self.buffer[start + 1 : end], self.buffer[end + 3 :]
             if self.acks:
-                self.sock.sendall(b'+')
+                self.sock.sendall(b"+")
             if start >= 0:
                 return payload
 
@@ -133,7 +137,7 @@ class Rsp:
     def wait_stop(self):
         while True:
             reply = self.reply()
-            if reply[:1] == b'O' and reply != b'OK':
+            if reply[:1] == b"O" and reply != b"OK":
                 self.noise += 1
                 continue
             return reply
@@ -144,40 +148,40 @@ class Rsp:
 
     # memory
     def read(self, addr, size):
-        reply = expand(self.ask(b'm%x,%x' % (addr, size)))
-        if reply[:1] == b'E' and len(reply) == 3 or not reply:
-            raise Unsupported(f'm answered {reply!r}')
+        reply = expand(self.ask(b"m%x,%x" % (addr, size)))
+        if (reply[:1] == b"E" and len(reply) == 3) or not reply:
+            raise Unsupported(f"m answered {reply!r}")
         return bytes.fromhex(reply.decode())
 
     def read_word(self, addr):
-        return int.from_bytes(self.read(addr, 8), 'little')
+        return int.from_bytes(self.read(addr, 8), "little")
 
     def has_binary_writes(self, addr):
         """As gdb asks: an X of no bytes."""
         if self.binary_writes is None:
-            self.binary_writes = self.ask(b'X%x,0:' % addr) == b'OK'
+            self.binary_writes = self.ask(b"X%x,0:" % addr) == b"OK"
         return self.binary_writes
 
     def write_word(self, addr, value):
-        data = value.to_bytes(8, 'little')
+        data = value.to_bytes(8, "little")
         if self.has_binary_writes(addr):
-            escaped = re.sub(rb'[#$}*]', lambda m: b'}' + bytes((m[0][0] ^ 0x20,)), data)
-            reply = self.ask(b'X%x,8:%b' % (addr, escaped))
+            escaped = re.sub(rb"[#$}*]", lambda m: b"}" + bytes((m[0][0] ^ 0x20,)), data)
+            reply = self.ask(b"X%x,8:%b" % (addr, escaped))
         else:
-            reply = self.ask(b'M%x,8:%b' % (addr, data.hex().encode()))
-        if reply != b'OK':
-            raise Unsupported(f'memory write answered {reply!r}')
+            reply = self.ask(b"M%x,8:%b" % (addr, data.hex().encode()))
+        if reply != b"OK":
+            raise Unsupported(f"memory write answered {reply!r}")
 
 
 class Bench:
     def __init__(self, args):
         self.args = args
         self.sym = elf_symbols(args.elf)
-        host, _, port = args.target.rpartition(':')
-        self.host, self.port = host or '127.0.0.1', int(port)
+        host, _, port = args.target.rpartition(":")
+        self.host, self.port = host or "127.0.0.1", int(port)
         self.rsp = Rsp(self.host, self.port, args.timeout)
         self.results = {}
-        self.z = b'1' if args.hardware else b'0'
+        self.z = b"1" if args.hardware else b"0"
         self.at_ready = False
         self.step = Rsp.frame(self.rsp.step_packet)
         self.cont = Rsp.frame(self.rsp.cont_packet)
@@ -186,40 +190,40 @@ class Bench:
         self.lost = None
 
     # plumbing
-    def bp(self, op, addr, extra=b''):
-        packet = b'%b%b,%x,1%b' % (op, self.z, addr, extra)
+    def bp(self, op, addr, extra=b""):
+        packet = b"%b%b,%x,1%b" % (op, self.z, addr, extra)
         reply = self.rsp.ask(packet)
-        if reply != b'OK':
-            raise Unsupported(f'{packet.decode()} answered {reply.decode("latin1")!r}')
+        if reply != b"OK":
+            raise Unsupported(f"{packet.decode()} answered {reply.decode('latin1')!r}")
 
     def to_ready(self):
         """Continue to bench_ready from wherever the guest stands, all breakpoints removed."""
-        seq = self.rsp.read_word(self.sym['bench_seq'])
-        self.bp(b'Z', self.sym['bench_ready'])
+        seq = self.rsp.read_word(self.sym["bench_seq"])
+        self.bp(b"Z", self.sym["bench_ready"])
         for _ in range(8):
             stop = self.rsp.resume(self.cont)
-            if stop[:1] in b'WX':
-                raise EOFError(f'guest ended: {stop!r}')
-            if self.rsp.read_word(self.sym['bench_seq']) != seq:
+            if stop[:1] in b"WX":
+                raise EOFError(f"guest ended: {stop!r}")
+            if self.rsp.read_word(self.sym["bench_seq"]) != seq:
                 break
-        self.bp(b'z', self.sym['bench_ready'])
+        self.bp(b"z", self.sym["bench_ready"])
 
     def finish(self):
         """to_ready, where losing the guest spoils the session but not the sample just taken."""
         try:
             self.to_ready()
         except (TimeoutError, EOFError, OSError) as error:
-            self.lost = f'{type(error).__name__} {error} on the way back to bench_ready'
+            self.lost = f"{type(error).__name__} {error} on the way back to bench_ready"
 
     def command(self, cmd, arg):
         """At bench_ready: give the guest its next command."""
-        self.rsp.write_word(self.sym['bench_cmd'], cmd)
-        self.rsp.write_word(self.sym['bench_arg'], arg)
+        self.rsp.write_word(self.sym["bench_cmd"], cmd)
+        self.rsp.write_word(self.sym["bench_arg"], arg)
 
     def timed_run(self, cmd, arg, before=None, after=None):
         """From bench_ready to bench_done and back; seconds of the first leg."""
         self.command(cmd, arg)
-        self.bp(b'Z', self.sym['bench_done'])
+        self.bp(b"Z", self.sym["bench_done"])
         if before:
             before()
         start = clock()
@@ -227,11 +231,11 @@ class Bench:
         took = clock() - start
         if after:
             after()
-        self.bp(b'z', self.sym['bench_done'])
+        self.bp(b"z", self.sym["bench_done"])
         self.to_ready()
         return took
 
-    def rate(self, operation, limit=10 ** 9, chunk=16):
+    def rate(self, operation, limit=10**9, chunk=16):
         """Operations/s over one repeat's budget; operation runs chunk times between looks at the clock."""
         start, count = clock(), 0
         while count < limit:
@@ -248,7 +252,7 @@ class Bench:
         return max(50, min(most, int((self.mips or 1) * 1e6 * seconds / CPU_INSNS)))
 
     def record(self, key, function, *args, repeats=None):
-        if self.args.only and key.split('.')[0] not in self.args.only or key in self.args.skip:
+        if (self.args.only and key.split(".")[0] not in self.args.only) or key in self.args.skip:
             return
         samples, why = [], None
         began = clock()
@@ -256,17 +260,17 @@ class Bench:
             for _ in range(repeats or self.args.repeats):
                 samples.append(function(*args))
                 if self.lost:
-                    why = f'then failed: {self.lost}'
+                    why = f"then failed: {self.lost}"
                     break
                 if clock() - began > self.args.measure_limit:
                     break
         except Unsupported as error:
-            why = f'no: {error}'
+            why = f"no: {error}"
         except (TimeoutError, EOFError, OSError) as error:
-            why = f'failed: {type(error).__name__} {error}'
-            self.results[key] = {'why': why, 'samples': samples}
+            why = f"failed: {type(error).__name__} {error}"
+            self.results[key] = {"why": why, "samples": samples}
             raise
-        self.results[key] = {'samples': samples} if not why else {'why': why, 'samples': samples}
+        self.results[key] = {"samples": samples} if not why else {"why": why, "samples": samples}
         if self.lost:
             raise EOFError(self.lost)
 
@@ -284,17 +288,18 @@ class Bench:
         def once():
             rsp.send_frame(framed)
             rsp.reply()
+
         return self.rate(once)
 
     def in_cpu_loop(self, turns):
         """Stand inside cpu_loop with no breakpoint set."""
         self.command(CMD_CPU, turns)
-        self.bp(b'Z', self.sym['cpu_loop'])
+        self.bp(b"Z", self.sym["cpu_loop"])
         self.rsp.resume(self.cont)
-        self.bp(b'z', self.sym['cpu_loop'])
+        self.bp(b"z", self.sym["cpu_loop"])
 
     def c_step(self, then):
-        turns = self.size(0.2, 10 ** 6)
+        turns = self.size(0.2, 10**6)
         self.in_cpu_loop(turns)
         rsp, step, then = self.rsp, self.step, [Rsp.frame(p) for p in then]
 
@@ -304,22 +309,23 @@ class Bench:
             for framed in then:
                 rsp.send_frame(framed)
                 rsp.reply()
+
         rate = self.rate(once, limit=turns * 9, chunk=4)
         self.finish()
         return rate
 
-    def hot(self, extra=b''):
+    def hot(self, extra=b""):
         turns = self.size(0.5, 200000)
-        self.rsp.write_word(self.sym['hot_counter'], 0)
+        self.rsp.write_word(self.sym["hot_counter"], 0)
         self.command(CMD_HOT, turns)
-        self.bp(b'Z', self.sym['hot_function'], extra)
+        self.bp(b"Z", self.sym["hot_function"], extra)
         return turns
 
     def d_gdb_cycle(self):
         """c, stop, z0, s, stop, Z0: what gdb sends for `continue` over a breakpoint it stands on."""
         turns = self.hot()
-        rsp, addr = self.rsp, self.sym['hot_function']
-        insert, remove = Rsp.frame(b'Z%b,%x,1' % (self.z, addr)), Rsp.frame(b'z%b,%x,1' % (self.z, addr))
+        rsp, addr = self.rsp, self.sym["hot_function"]
+        insert, remove = Rsp.frame(b"Z%b,%x,1" % (self.z, addr)), Rsp.frame(b"z%b,%x,1" % (self.z, addr))
         rsp.resume(self.cont)
 
         def once():
@@ -329,8 +335,9 @@ class Bench:
             rsp.send_frame(insert)
             rsp.reply()
             rsp.resume(self.cont)
+
         rate = self.rate(once, limit=turns - 8, chunk=4)
-        self.bp(b'z', addr)
+        self.bp(b"z", addr)
         self.finish()
         return rate
 
@@ -339,36 +346,36 @@ class Bench:
         turns = self.hot()
         rsp = self.rsp
         rsp.resume(self.cont)
-        before = rsp.read_word(self.sym['hot_counter'])
+        before = rsp.read_word(self.sym["hot_counter"])
         for _ in range(4):
             rsp.resume(self.cont)
-        moved = rsp.read_word(self.sym['hot_counter']) - before
+        moved = rsp.read_word(self.sym["hot_counter"]) - before
         rate = self.rate(lambda: rsp.resume(self.cont), limit=turns - 16, chunk=4) if moved == 4 else None
-        self.bp(b'z', self.sym['hot_function'])
+        self.bp(b"z", self.sym["hot_function"])
         self.finish()
         if rate is None:
-            raise Unsupported(f'4 continues on a breakpoint moved {moved} hits: the client must step over')
+            raise Unsupported(f"4 continues on a breakpoint moved {moved} hits: the client must step over")
         return rate
 
     def e_read(self, packet, unit):
-        rsp, base, total = self.rsp, self.sym['big_buffer'], 1 << 20
-        if packet == b'x':
-            probe = rsp.ask(b'x%x,8' % base)
+        rsp, base, total = self.rsp, self.sym["big_buffer"], 1 << 20
+        if packet == b"x":
+            probe = rsp.ask(b"x%x,8" % base)
             want = rsp.read(base, 8)
             if unescape(probe) == want:
                 head = 0
-            elif probe[:1] == b'b' and unescape(probe[1:]) == want:
+            elif probe[:1] == b"b" and unescape(probe[1:]) == want:
                 head = 1
             else:
-                raise Unsupported(f'x answered {probe!r}')
-        frames = [Rsp.frame(b'%b%x,%x' % (packet, base + at, min(unit, total - at))) for at in range(0, total, unit)]
+                raise Unsupported(f"x answered {probe!r}")
+        frames = [Rsp.frame(b"%b%x,%x" % (packet, base + at, min(unit, total - at))) for at in range(0, total, unit)]
         start, done, i, got = clock(), 0, 0, 0
         while True:
             rsp.send_frame(frames[i])
             reply = rsp.reply()
-            got = len(unescape(reply)) - head if packet == b'x' else len(bytes.fromhex(expand(reply).decode()))
+            got = len(unescape(reply)) - head if packet == b"x" else len(bytes.fromhex(expand(reply).decode()))
             if got != min(unit, total - i * unit):
-                raise Unsupported(f'a read of {unit} bytes answered {got}')
+                raise Unsupported(f"a read of {unit} bytes answered {got}")
             done += got
             i = (i + 1) % len(frames)
             if clock() - start > self.args.budget:
@@ -376,27 +383,29 @@ class Bench:
 
     def best_unit(self, packet):
         """Bytes a reply may carry: PacketSize, two digits a byte for m; a server that gives less is taken at that."""
-        unit = self.rsp.packet_size - 5 if packet == b'x' else (self.rsp.packet_size - 5) // 2
+        unit = self.rsp.packet_size - 5 if packet == b"x" else (self.rsp.packet_size - 5) // 2
         unit = min(unit, 1 << 20)
-        if packet == b'm':
-            got = len(self.rsp.read(self.sym['big_buffer'], unit))
+        if packet == b"m":
+            got = len(self.rsp.read(self.sym["big_buffer"], unit))
             return min(unit, got) or 1
         return unit
 
     def e_write(self, packet):
-        rsp, base, total = self.rsp, self.sym['huge_buffer'], 1 << 20
-        if packet == b'X' and not rsp.has_binary_writes(base):
-            raise Unsupported('X not supported')
-        unit = min(rsp.packet_size - 40, 1 << 20) if packet == b'X' else min((rsp.packet_size - 40) // 2, 1 << 20)
-        body = (bytes(b for b in range(256) if b not in b'#$}*') * (unit // 252 + 1))[:unit]
-        frames = [Rsp.frame(b'%b%x,%x:' % (packet, base + at, unit) + (body if packet == b'X' else body.hex().encode()))
-                  for at in range(0, total, unit)]
+        rsp, base, total = self.rsp, self.sym["huge_buffer"], 1 << 20
+        if packet == b"X" and not rsp.has_binary_writes(base):
+            raise Unsupported("X not supported")
+        unit = min(rsp.packet_size - 40, 1 << 20) if packet == b"X" else min((rsp.packet_size - 40) // 2, 1 << 20)
+        body = (bytes(b for b in range(256) if b not in b"#$}*") * (unit // 252 + 1))[:unit]
+        frames = [
+            Rsp.frame(b"%b%x,%x:" % (packet, base + at, unit) + (body if packet == b"X" else body.hex().encode()))
+            for at in range(0, total, unit)
+        ]
         start, done, i = clock(), 0, 0
         while True:
             rsp.send_frame(frames[i])
             reply = rsp.reply()
-            if reply != b'OK':
-                raise Unsupported(f'{packet.decode()} of {unit} bytes answered {reply!r}')
+            if reply != b"OK":
+                raise Unsupported(f"{packet.decode()} of {unit} bytes answered {reply!r}")
             done += unit
             i = (i + 1) % len(frames)
             if clock() - start > self.args.budget:
@@ -405,9 +414,9 @@ class Bench:
     def g_client(self):
         """Condition in the client: every hit costs a stop, g, an 8-byte m, z0, s, Z0, c."""
         turns = self.hot()
-        rsp, addr = self.rsp, self.sym['hot_function']
-        insert, remove = Rsp.frame(b'Z%b,%x,1' % (self.z, addr)), Rsp.frame(b'z%b,%x,1' % (self.z, addr))
-        g, m = Rsp.frame(b'g'), Rsp.frame(b'm%x,8' % self.sym['hot_counter'])
+        rsp, addr = self.rsp, self.sym["hot_function"]
+        insert, remove = Rsp.frame(b"Z%b,%x,1" % (self.z, addr)), Rsp.frame(b"z%b,%x,1" % (self.z, addr))
+        g, m = Rsp.frame(b"g"), Rsp.frame(b"m%x,8" % self.sym["hot_counter"])
         rsp.resume(self.cont)
 
         def once():
@@ -418,30 +427,33 @@ class Bench:
             rsp.send_frame(insert)
             rsp.reply()
             rsp.resume(self.cont)
+
         rate = self.rate(once, limit=turns - 8, chunk=4)
-        self.bp(b'z', addr)
+        self.bp(b"z", addr)
         self.finish()
         return rate
 
     def g_target(self):
         """Condition as an agent expression: hot_counter == k, false k times, then true."""
-        if self.rsp.features.get('ConditionalBreakpoints') != '+':
-            raise Unsupported('no ConditionalBreakpoints+ in qSupported')
-        k = getattr(self, 'false_hits', 200)
+        if self.rsp.features.get("ConditionalBreakpoints") != "+":
+            raise Unsupported("no ConditionalBreakpoints+ in qSupported")
+        k = getattr(self, "false_hits", 200)
         while True:
-            self.rsp.write_word(self.sym['hot_counter'], 0)
+            self.rsp.write_word(self.sym["hot_counter"], 0)
             self.command(CMD_HOT, k + 100)
-            code = b'\x25' + self.sym['hot_counter'].to_bytes(8, 'big') + b'\x19\x24' + k.to_bytes(4, 'big') + b'\x13\x27'
-            self.bp(b'Z', self.sym['hot_function'], b';X%x,%b' % (len(code), code.hex().encode()))
+            code = (
+                b"\x25" + self.sym["hot_counter"].to_bytes(8, "big") + b"\x19\x24" + k.to_bytes(4, "big") + b"\x13\x27"
+            )
+            self.bp(b"Z", self.sym["hot_function"], b";X%x,%b" % (len(code), code.hex().encode()))
             start = clock()
             self.rsp.resume(self.cont)
             took = clock() - start
-            hits = self.rsp.read_word(self.sym['hot_counter'])
-            self.bp(b'z', self.sym['hot_function'])
+            hits = self.rsp.read_word(self.sym["hot_counter"])
+            self.bp(b"z", self.sym["hot_function"])
             self.to_ready()
             if hits != k:
-                raise Unsupported(f'condition hot_counter == {k} stopped at {hits}')
-            if took > self.args.budget / 2 or k > 10 ** 6:
+                raise Unsupported(f"condition hot_counter == {k} stopped at {hits}")
+            if took > self.args.budget / 2 or k > 10**6:
                 self.false_hits = k
                 return k / took
             k = int(k * max(2, min(20, self.args.budget / max(took, 1e-6))))
@@ -450,47 +462,47 @@ class Bench:
         """ns a turn of the watch loop up to its last store, with or without Z2 on watched_word."""
         key = (cmd, watch)
         turns = self.turns.get(key, 200)
-        packet = b'2,%x,8' % self.sym['watched_word']
+        packet = b"2,%x,8" % self.sym["watched_word"]
         while True:
             self.command(cmd, turns)
             if watch:
-                reply = self.rsp.ask(b'Z' + packet)
-                if reply != b'OK':
-                    raise Unsupported(f'Z2 answered {reply!r}')
+                reply = self.rsp.ask(b"Z" + packet)
+                if reply != b"OK":
+                    raise Unsupported(f"Z2 answered {reply!r}")
             else:
-                self.bp(b'Z', self.sym['bench_done'])
+                self.bp(b"Z", self.sym["bench_done"])
             start = clock()
             stop = self.rsp.resume(self.cont)
             took = clock() - start
             if watch:
-                self.rsp.ask(b'z' + packet)
-                seen = self.rsp.read_word(self.sym['watched_word'])
-                self.watch_stop = stop[:60].decode('latin1')
+                self.rsp.ask(b"z" + packet)
+                seen = self.rsp.read_word(self.sym["watched_word"])
+                self.watch_stop = stop[:60].decode("latin1")
             else:
-                self.bp(b'z', self.sym['bench_done'])
+                self.bp(b"z", self.sym["bench_done"])
             self.to_ready()
-            if took > self.args.budget / 2 or turns >= 5 * 10 ** 8:
+            if took > self.args.budget / 2 or turns >= 5 * 10**8:
                 self.turns[key] = turns
                 return took / turns * 1e9
             turns = int(turns * max(2, min(20, self.args.budget / max(took, 1e-6))))
 
     def i_mips(self, extra=None):
-        key = ('cpu', extra)
+        key = ("cpu", extra)
         turns = self.turns.get(key, 200)
-        before = (lambda: self.bp(b'Z', extra)) if extra else None
-        after = (lambda: self.bp(b'z', extra)) if extra else None
+        before = (lambda: self.bp(b"Z", extra)) if extra else None
+        after = (lambda: self.bp(b"z", extra)) if extra else None
         while True:
             took = self.timed_run(CMD_CPU, turns, before, after)
             if not extra:
                 self.mips = turns * CPU_INSNS / took / 1e6
-            if took > self.args.budget / 2 or turns >= 10 ** 9:
+            if took > self.args.budget / 2 or turns >= 10**9:
                 self.turns[key] = turns
                 return turns * CPU_INSNS / took / 1e6
             turns = int(turns * max(2, min(20, self.args.budget / max(took, 1e-6))))
 
     def i_exit(self):
         """MIPS of cpu_loop run to the guest's exit, no breakpoint anywhere (ends the session)."""
-        turns = self.size(1.0, 10 ** 9)
+        turns = self.size(1.0, 10**9)
         self.command(CMD_CPU_EXIT, turns)
         start = clock()
         try:
@@ -506,118 +518,128 @@ class Bench:
     def run_reverse(self):
         """For a replay server: the guest runs its automatic program; nothing is written to it."""
         rsp, sym = self.rsp, self.sym
-        self.results['a.handshake_ms'] = {'samples': [rsp.handshake * 1e3]}
-        if rsp.features.get('ReverseStep') != '+':
-            self.results['j.bs_per_s'] = {'why': 'no: no ReverseStep+ in qSupported', 'samples': []}
+        self.results["a.handshake_ms"] = {"samples": [rsp.handshake * 1e3]}
+        if rsp.features.get("ReverseStep") != "+":
+            self.results["j.bs_per_s"] = {"why": "no: no ReverseStep+ in qSupported", "samples": []}
             return
-        self.bp(b'Z', sym['hot_loop'])
+        self.bp(b"Z", sym["hot_loop"])
         rsp.resume(self.cont)
-        self.bp(b'z', sym['hot_loop'])
-        for name, skip in (('near', 100), ('far', None)):
+        self.bp(b"z", sym["hot_loop"])
+        for name, skip in (("near", 100), ("far", None)):
             if skip is None:
-                self.bp(b'Z', sym['cpu_loop'])
+                self.bp(b"Z", sym["cpu_loop"])
                 rsp.resume(self.cont)
-                self.bp(b'z', sym['cpu_loop'])
+                self.bp(b"z", sym["cpu_loop"])
             for _ in range(skip or 100):
                 rsp.resume(self.step)
-            self.record(f'j.bs_{name}_per_s', self.j_reverse, b'bs')
-            self.bp(b'Z', sym['hot_function'])
-            self.record(f'j.bc_{name}_per_s', self.j_reverse, b'bc', repeats=3)
-            self.bp(b'z', sym['hot_function'])
+            self.record(f"j.bs_{name}_per_s", self.j_reverse, b"bs")
+            self.bp(b"Z", sym["hot_function"])
+            self.record(f"j.bc_{name}_per_s", self.j_reverse, b"bc", repeats=3)
+            self.bp(b"z", sym["hot_function"])
 
     def run(self):
         rsp = self.rsp
         try:
             if self.args.reverse:
                 return self.run_reverse()
-            self.results['a.handshake_ms'] = {'samples': [rsp.handshake * 1e3]}
+            self.results["a.handshake_ms"] = {"samples": [rsp.handshake * 1e3]}
             self.to_ready()
             if self.args.reconnect:
-                self.record('a.reconnect_ms', self.a_connect)
+                self.record("a.reconnect_ms", self.a_connect)
                 rsp = self.rsp
             self.mips = self.args.mips
             if not self.mips:
                 self.i_mips()
-            self.record('b.qC_per_s', self.b_roundtrip, b'qC')
-            self.record('b.?_per_s', self.b_roundtrip, b'?')
-            self.record('c.step_per_s', self.c_step, [])
-            self.record('c.step_g_per_s', self.c_step, [b'g'])
-            self.record('d.gdb_cycle_per_s', self.d_gdb_cycle)
-            self.record('d.server_cycle_per_s', self.d_server_cycle)
+            self.record("b.qC_per_s", self.b_roundtrip, b"qC")
+            self.record("b.?_per_s", self.b_roundtrip, b"?")
+            self.record("c.step_per_s", self.c_step, [])
+            self.record("c.step_g_per_s", self.c_step, [b"g"])
+            self.record("d.gdb_cycle_per_s", self.d_gdb_cycle)
+            self.record("d.server_cycle_per_s", self.d_server_cycle)
             try:
-                unit = self.best_unit(b'm')
+                unit = self.best_unit(b"m")
             except Unsupported:
                 unit = 64
             self.unit = unit
-            self.record('e.m_2k_MB_s', self.e_read, b'm', min(2040, unit))
-            self.record('e.m_max_MB_s', self.e_read, b'm', unit)
-            self.record('e.x_max_MB_s', self.e_read, b'x', self.best_unit(b'x'))
-            self.record('e.M_max_MB_s', self.e_write, b'M')
-            self.record('e.X_max_MB_s', self.e_write, b'X')
-            self.record('f.g_per_s', self.b_roundtrip, b'g')
-            self.record('g.client_false_per_s', self.g_client)
-            self.record('g.target_false_per_s', self.g_target)
-            self.record('h.far_plain_ns', self.h_loop, CMD_WATCH_FAR, False)
-            self.record('h.far_watch_ns', self.h_loop, CMD_WATCH_FAR, True)
-            self.record('h.near_plain_ns', self.h_loop, CMD_WATCH_NEAR, False)
-            self.record('h.near_watch_ns', self.h_loop, CMD_WATCH_NEAR, True)
-            self.record('i.mips', self.i_mips)
-            self.record('i.mips_bp_elsewhere', self.i_mips, self.sym['hot_function'])
-            self.record('i.mips_bp_same_page', self.i_mips, self.sym['cpu_never'])
+            self.record("e.m_2k_MB_s", self.e_read, b"m", min(2040, unit))
+            self.record("e.m_max_MB_s", self.e_read, b"m", unit)
+            self.record("e.x_max_MB_s", self.e_read, b"x", self.best_unit(b"x"))
+            self.record("e.M_max_MB_s", self.e_write, b"M")
+            self.record("e.X_max_MB_s", self.e_write, b"X")
+            self.record("f.g_per_s", self.b_roundtrip, b"g")
+            self.record("g.client_false_per_s", self.g_client)
+            self.record("g.target_false_per_s", self.g_target)
+            self.record("h.far_plain_ns", self.h_loop, CMD_WATCH_FAR, False)
+            self.record("h.far_watch_ns", self.h_loop, CMD_WATCH_FAR, True)
+            self.record("h.near_plain_ns", self.h_loop, CMD_WATCH_NEAR, False)
+            self.record("h.near_watch_ns", self.h_loop, CMD_WATCH_NEAR, True)
+            self.record("i.mips", self.i_mips)
+            self.record("i.mips_bp_elsewhere", self.i_mips, self.sym["hot_function"])
+            self.record("i.mips_bp_same_page", self.i_mips, self.sym["cpu_never"])
             if not self.args.no_exit:
-                self.record('i.mips_to_exit', self.i_exit, repeats=1)
+                self.record("i.mips_to_exit", self.i_exit, repeats=1)
         except (TimeoutError, EOFError, OSError, Unsupported) as error:
-            self.results['error'] = {'why': f'{type(error).__name__}: {error}', 'samples': []}
+            self.results["error"] = {"why": f"{type(error).__name__}: {error}", "samples": []}
 
     def report(self):
-        return {'name': self.args.name, 'packet_size': self.rsp.packet_size, 'features': self.rsp.features,
-                'vcont': self.rsp.vcont, 'no_ack': not self.rsp.acks, 'm_unit': getattr(self, 'unit', None),
-                'watch_stop': getattr(self, 'watch_stop', None), 'results': self.results}
+        return {
+            "name": self.args.name,
+            "packet_size": self.rsp.packet_size,
+            "features": self.rsp.features,
+            "vcont": self.rsp.vcont,
+            "no_ack": not self.rsp.acks,
+            "m_unit": getattr(self, "unit", None),
+            "watch_stop": getattr(self, "watch_stop", None),
+            "results": self.results,
+        }
 
 
 def show(value):
-    return f'{value:,.0f}' if abs(value) >= 1000 else f'{value:.4g}'
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def table(results):
-    lines = [f'{"measure":28}{"median":>14}{"min":>14}{"max":>14}{"n":>4}']
+    lines = [f"{'measure':28}{'median':>14}{'min':>14}{'max':>14}{'n':>4}"]
     for key, entry in results.items():
-        s = entry['samples']
+        s = entry["samples"]
         if s:
-            lines.append(f'{key:28}{show(statistics.median(s)):>14}{show(min(s)):>14}{show(max(s)):>14}{len(s):>4}')
-        if entry.get('why'):
-            lines.append(f'{key:28}  {entry["why"]}')
-    return '\n'.join(lines)
+            lines.append(f"{key:28}{show(statistics.median(s)):>14}{show(min(s)):>14}{show(max(s)):>14}{len(s):>4}")
+        if entry.get("why"):
+            lines.append(f"{key:28}  {entry['why']}")
+    return "\n".join(lines)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('target', help='HOST:PORT of the server')
-    parser.add_argument('--elf', required=True, help='the benchmark guest, for its symbols')
-    parser.add_argument('--name', default='server')
-    parser.add_argument('--repeats', type=int, default=5)
-    parser.add_argument('--budget', type=float, default=0.3, help='seconds of one repeat')
-    parser.add_argument('--measure-limit', type=float, default=10, help='no further repeat of a measure after so many seconds')
-    parser.add_argument('--timeout', type=float, default=30, help='seconds to wait for any one reply')
-    parser.add_argument('--only', type=lambda s: set(s.split(',')), help='letters of the measures to run, as b,c,e')
-    parser.add_argument('--skip', type=lambda s: set(s.split(',')), default=set(),
-                        help='measures not to run, by key, as e.M_max_MB_s')
-    parser.add_argument('--mips', type=float, help='take the guest to be this fast, do not calibrate (code stays cold)')
-    parser.add_argument('--hardware', action='store_true', help='Z1 in place of Z0')
-    parser.add_argument('--reconnect', action='store_true', help='measure reconnecting (ends many servers)')
-    parser.add_argument('--reverse', action='store_true', help='measure bs and bc on a replay')
-    parser.add_argument('--no-exit', action='store_true', help='do not run the guest to its exit at the end')
-    parser.add_argument('--json', help='also write the report here')
+    parser.add_argument("target", help="HOST:PORT of the server")
+    parser.add_argument("--elf", required=True, help="the benchmark guest, for its symbols")
+    parser.add_argument("--name", default="server")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--budget", type=float, default=0.3, help="seconds of one repeat")
+    parser.add_argument(
+        "--measure-limit", type=float, default=10, help="no further repeat of a measure after so many seconds"
+    )
+    parser.add_argument("--timeout", type=float, default=30, help="seconds to wait for any one reply")
+    parser.add_argument("--only", type=lambda s: set(s.split(",")), help="letters of the measures to run, as b,c,e")
+    parser.add_argument(
+        "--skip", type=lambda s: set(s.split(",")), default=set(), help="measures not to run, by key, as e.M_max_MB_s"
+    )
+    parser.add_argument("--mips", type=float, help="take the guest to be this fast, do not calibrate (code stays cold)")
+    parser.add_argument("--hardware", action="store_true", help="Z1 in place of Z0")
+    parser.add_argument("--reconnect", action="store_true", help="measure reconnecting (ends many servers)")
+    parser.add_argument("--reverse", action="store_true", help="measure bs and bc on a replay")
+    parser.add_argument("--no-exit", action="store_true", help="do not run the guest to its exit at the end")
+    parser.add_argument("--json", help="also write the report here")
     args = parser.parse_args()
     bench = Bench(args)
     bench.run()
     report = bench.report()
     if args.json:
-        with open(args.json, 'w') as out:
+        with open(args.json, "w") as out:
             json.dump(report, out, indent=1)
     print(json.dumps(report))
-    print(table(report['results']), file=sys.stderr)
+    print(table(report["results"]), file=sys.stderr)
 
 
-if __name__ == '__main__':
+if __name__ == "__main__":
     main()

@@ -16,7 +16,7 @@ EXIT_FAILURE = 1
 EXIT_USAGE = 2
 
 
-class MemorySize(click.ParamType):
+class MemorySize(click.ParamType[int]):
     """An amount of memory: `128M`, `1G`; a bare number is in MiB. In bytes."""
 
     name = "size"

@@ -130,7 +130,7 @@ def arguments(words: Sequence[str], usage: str, least: int, most: int | None = N
 
 
 def number(text: str, context: MonitorContext | None = None) -> int:
-    """A number as in C, or in hexadecimal without its 0x; with a context also `$rip` and its like. TargetError(EINVAL)."""
+    """A number as in C, or hexadecimal without its 0x; with a context also `$rip` and its like. TargetError(EINVAL)."""
     if context is not None and text.startswith("$"):
         register = BY_NAME.get({"$pc": "rip", "$sp": "rsp"}.get(text, text[1:]))
         if register is None or context.thread is None:

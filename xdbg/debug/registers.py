@@ -25,7 +25,8 @@ _GDB_ORDER: Final = (0, 3, 1, 2, 6, 7, 5, 4, 8, 9, 10, 11, 12, 13, 14, 15)
 _CORE: Final = Struct("<17Q7I")
 _X87_CONTROL: Final = Struct("<8I")
 _TAIL: Final = Struct("<3Q")
-_FXSAVE_HEAD: Final = Struct("<HHBxHIHxxIHxx")
+_FXSAVE_HEAD: Final = Struct("<HHBBHIHHIHH")
+"""fcw, fsw, tags, reserved, fop, fip low, fcs (fip high), reserved, fdp low, fds, reserved."""
 _U64: Final = Struct("<Q")
 _ST: Final = 32
 _XMM: Final = 160
@@ -43,7 +44,7 @@ _ZERO: Final = 1
 _VALID: Final = 0
 
 _FRESH_FPU: Final = (
-    _FXSAVE_HEAD.pack(0x37F, 0, 0, 0, 0, 0, 0, 0) + (0x1F80).to_bytes(4, "little") + (0xFFFF).to_bytes(4, "little")
+    _FXSAVE_HEAD.pack(0x37F, *[0] * 10) + (0x1F80).to_bytes(4, "little") + (0xFFFF).to_bytes(4, "little")
 ).ljust(FPU_SIZE, b"\0")
 """The FPU after FNINIT and LDMXCSR of the default: what a program starts with."""
 
@@ -81,7 +82,7 @@ def encode(registers: Registers) -> bytes:
     """The `g` block."""
     gpr = registers.gpr
     fpu = registers.fpu
-    fcw, fsw, abridged, fop, fip, fcs, fdp, fds = _FXSAVE_HEAD.unpack_from(fpu)
+    fcw, fsw, abridged, _, fop, fip, fcs, _, fdp, fds, _ = _FXSAVE_HEAD.unpack_from(fpu)
     tags = _full_tags(fpu, fsw, abridged) if abridged else 0xFFFF
     return b"".join(
         (
@@ -115,6 +116,7 @@ def decode(block: bytes, under: Registers) -> Registers:
     for index in range(8):
         at = _X87_AT + 10 * index
         fpu[_ST + 16 * index : _ST + 16 * index + 10] = block[at : at + 10]
+    _, _, _, reserved5, _, _, _, reserved14, _, _, reserved22 = _FXSAVE_HEAD.unpack_from(fpu)
     fcw, fsw, tags, fcs, fip, fds, fdp, fop = _X87_CONTROL.unpack_from(block, _CONTROL_AT)
     _FXSAVE_HEAD.pack_into(
         fpu,
@@ -122,11 +124,14 @@ def decode(block: bytes, under: Registers) -> Registers:
         fcw & 0xFFFF,
         fsw & 0xFFFF,
         sum(1 << i for i in range(8) if tags >> 2 * i & 3 != _EMPTY),
+        reserved5,
         fop & 0x7FF,
         fip,
         fcs & 0xFFFF,
+        reserved14,
         fdp,
         fds & 0xFFFF,
+        reserved22,
     )
     fpu[_XMM:_XMM_END] = block[_XMM_AT : _XMM_AT + 256]
     fpu[_MXCSR : _MXCSR + 4] = block[_XMM_AT + 256 : _TAIL_AT]

@@ -1,7 +1,8 @@
 """The registers of a vcpu, wherever they are: in the CPU while it is current, otherwise in its `context`.
 
-The Xen side of a vcpu is shown as registers too, behind those of the `g` block. They can be read only, but for the
-upcall mask.
+The Xen side of a vcpu is shown as registers too, behind those of the `g` block. gdb restores all of them after each
+call of a guest's function: so writing what is there already is no error, and those that may have changed meanwhile can
+be written.
 """
 
 from collections.abc import Callable, Iterator

@@ -150,7 +150,8 @@ static __attribute__((noinline)) void slow_block(struct clock *c, uint64_t pc, u
         leave(c, EVENT_DEADLINE);
         return;
     }
-    if (unlikely(c->nr_stop_points) && stop_point_at(c, pc) && !stop_point_is_skipped(c, pc)) {
+    bool stops_here = c->nr_stop_points && stop_point_at(c, pc);
+    if (unlikely(stops_here) && !stop_point_is_skipped(c, pc)) {
         c->last = NULL;
         leave(c, EVENT_STOP_POINT);
         return;
@@ -161,7 +162,7 @@ static __attribute__((noinline)) void slow_block(struct clock *c, uint64_t pc, u
             special(c, pc, b);
         limit = b->special_index;
     }
-    bool cacheable = limit == b->icount && !running_limit;
+    bool cacheable = limit == b->icount && !running_limit && !stops_here; /* skipped once only */
     if (limit > c->deadline - c->count)
         limit = (unsigned)(c->deadline - c->count);
     if (limit < b->icount)

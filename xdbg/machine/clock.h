@@ -111,6 +111,12 @@ struct watch {
     uint64_t hit;
 };
 
+/* A frame whose page lies right before a page of the watched frame `next`. */
+struct predecessor {
+    uint64_t maddr;
+    uint64_t next;
+};
+
 /* The engine: functions of the library and fields of its hidden state, found by engine_state.py. */
 struct engine {
     void *uc;
@@ -161,6 +167,8 @@ struct clock {
     struct stop_point *stop_points; /* sorted by vaddr */
     uint64_t nr_watches;
     struct watch *watches;
+    uint64_t nr_predecessors;
+    struct predecessor *predecessors;
     uint64_t watches_read; /* some watch is for reads: some frame is read-protected */
     struct engine engine;
     /* counters for tests and tuning */

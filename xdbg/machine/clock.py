@@ -50,6 +50,12 @@ class WatchEntry(ctypes.Structure):
     _fields_ = [(name, ctypes.c_uint64) for name in ("maddr", "length", "access", "hit")]
 
 
+class PredecessorEntry(ctypes.Structure):
+    """struct predecessor."""
+
+    _fields_ = [("maddr", ctypes.c_uint64), ("next", ctypes.c_uint64)]
+
+
 class Engine(ctypes.Structure):
     """struct engine: functions of the engine's library and host addresses of its state."""
 
@@ -85,6 +91,8 @@ class Clock(ctypes.Structure):
         ("stop_points", ctypes.c_void_p),
         ("nr_watches", ctypes.c_uint64),
         ("watches", ctypes.c_void_p),
+        ("nr_predecessors", ctypes.c_uint64),
+        ("predecessors", ctypes.c_void_p),
         ("watches_read", ctypes.c_uint64),
         ("engine", Engine),
         ("stale_blocks", ctypes.c_uint64),
@@ -106,6 +114,8 @@ def load_library() -> ctypes.CDLL:
             library.xdbg_run.argtypes = [ctypes.c_void_p]
             library.xdbg_set_rflags.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
             library.xdbg_destroy.argtypes = [ctypes.c_void_p]
+            library.xdbg_find_predecessors.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64]
+            library.xdbg_find_predecessors.restype = ctypes.c_uint64
             library.xdbg_copy_changed_pages.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64]
             library.xdbg_copy_changed_pages.restype = ctypes.c_uint64
             return library
@@ -115,6 +125,17 @@ def load_library() -> ctypes.CDLL:
 def copy_changed_pages(destination: int, source: int, size: int) -> int:
     """Make `size` bytes at one host address equal to those at another, writing only pages that differ: how many."""
     return int(load_library().xdbg_copy_changed_pages(destination, source, size))
+
+
+def find_predecessors(clock: Clock, frame: int) -> list[tuple[int, int]]:
+    """The frames whose pages lie right before a page of `frame`, in the address space of the clock's CR3: (maddr, frame)."""
+    capacity = 16
+    while True:
+        found = (PredecessorEntry * capacity)()
+        count = load_library().xdbg_find_predecessors(ctypes.addressof(clock), frame, found, capacity)
+        if count <= capacity:
+            return [(entry.maddr, entry.next) for entry in found[:count]]
+        capacity = count
 
 
 def create(

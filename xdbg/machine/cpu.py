@@ -39,6 +39,7 @@ from .exits import (
 )
 from .ram import Ram
 from .registers import RAX, RBX, RCX, RDX, TF, DR6_BS, Registers
+from .self_test import self_test
 from .state import CpuState
 from .stoppoints import StopPoints
 from .watches import Watches
@@ -85,6 +86,7 @@ class Cpu(Registers):
         self.watches = Watches(self._clock, self._engine_library, self._handle, ram)
         self.cpuid: Callable[[int, int, int], CpuidResult] = _no_cpuid
         self._run = self._library.xdbg_run
+        self_test(self)
 
     def __del__(self) -> None:
         """Give the engine's memory back."""

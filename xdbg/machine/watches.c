@@ -1,5 +1,5 @@
 /*
- * Data watch points: hooks on accesses to frames that the engine holds protected (cpu.py protects them).
+ * Data watch points: hooks on accesses to frames that the engine holds protected (watches.py protects them).
  *
  * The engine drops a store into a write-protected frame and calls the hook with it, once for an aligned store, and for one
  * that is not aligned once whole and then byte by byte. The hook makes the store itself. When the store touches a watched byte
@@ -10,8 +10,10 @@
  * The engine calls the hook of a read-protected frame only when the frame's page is not in its TLB, and then reads. So each
  * first read is left and stepped, and the TLB flushed before and after.
  *
- * An access that crosses from an unprotected page into a protected one is not announced before its first bytes are stored;
- * cpu.py therefore protects the frames whose pages lie before a watched page start, and `access_runs_on` steps such accesses.
+ * An access that crosses from an unprotected page into a protected one is announced late (a store, byte by byte, when its first
+ * bytes are stored) or not at all (a load). So the frames of pages that lie before a watched page are protected, too
+ * (`xdbg_find_predecessors`), and an access that runs on from one is stepped. What a load touches in the second page is
+ * taken from the pairs found; where a frame is mapped twice with different pages behind it, both are taken as touched.
  *
  * A store into a frame with translated code is stepped, too: the engine does not see stores made here.
  *
@@ -71,6 +73,9 @@ bool xdbg_watch_hook(void *uc, int type, uint64_t maddr, int size, int64_t value
         if (!c->watch_step)
             hit(c);
         note(c, maddr, (uint64_t)size, READ);
+        for (uint64_t i = 0; runs_on && i < c->nr_predecessors; i++)
+            if (c->predecessors[i].maddr == PAGE_BASE(maddr))
+                note(c, c->predecessors[i].next, PAGE_OFFSET(maddr) + (uint64_t)size - PAGE, READ);
         return true;
     }
     if (!c->watch_step) {
@@ -82,4 +87,82 @@ bool xdbg_watch_hook(void *uc, int type, uint64_t maddr, int size, int64_t value
     if (whole)
         memcpy(e->ram + maddr, &value, (size_t)size);
     return true;
+}
+
+static const uint64_t PTE_PRESENT = 1, PTE_PSE = 1 << 7, PTE_ADDRESS = 0x000ffffffffff000;
+
+/* The frame of a virtual page, or ~0. */
+static uint64_t frame_of(const struct clock *c, uint64_t vaddr)
+{
+    uint64_t entry = c->cr3, at;
+
+    for (int shift = 39; shift >= 12; shift -= 9) {
+        at = (entry & PTE_ADDRESS) + (vaddr >> shift & 511) * 8;
+        if (at + 8 > c->engine.ram_size)
+            return ~(uint64_t)0;
+        memcpy(&entry, c->engine.ram + at, sizeof(entry));
+        if (!(entry & PTE_PRESENT))
+            return ~(uint64_t)0;
+        if (shift == 12 || (shift < 39 && entry & PTE_PSE)) {
+            uint64_t inside = ((uint64_t)1 << shift) - 1;
+            return PAGE_BASE((entry & PTE_ADDRESS & ~inside) | (vaddr & inside));
+        }
+    }
+    return ~(uint64_t)0;
+}
+
+struct search {
+    struct clock *c;
+    uint64_t frame;
+    struct predecessor *found;
+    uint64_t capacity, nr_found;
+};
+
+static void add_predecessor(struct search *s, uint64_t vaddr)
+{
+    uint64_t before = frame_of(s->c, vaddr - PAGE);
+
+    if (before >= s->c->engine.ram_size)
+        return;
+    for (uint64_t i = 0; i < s->nr_found && i < s->capacity; i++)
+        if (s->found[i].maddr == before)
+            return;
+    if (s->nr_found < s->capacity)
+        s->found[s->nr_found] = (struct predecessor){before, s->frame};
+    s->nr_found++;
+}
+
+static void search_table(struct search *s, uint64_t table, int shift, uint64_t vaddr)
+{
+    uint64_t entry, inside = ((uint64_t)1 << shift) - 1;
+
+    if (table + PAGE > s->c->engine.ram_size)
+        return;
+    for (uint64_t i = 0; i < 512; i++) {
+        uint64_t here = vaddr | i << shift;
+        memcpy(&entry, s->c->engine.ram + table + i * 8, sizeof(entry));
+        if (!(entry & PTE_PRESENT))
+            continue;
+        if (shift == 39 && i >= 256)
+            here |= (uint64_t)0xffff << 48;
+        if (shift == 12 || (shift < 39 && entry & PTE_PSE)) {
+            uint64_t base = entry & PTE_ADDRESS & ~inside;
+            if (s->frame - base <= inside)
+                add_predecessor(s, here + (s->frame - base));
+        } else {
+            search_table(s, entry & PTE_ADDRESS, shift - 9, here);
+        }
+    }
+}
+
+/*
+ * The frames of all pages that lie right before a page of `frame` (a machine address) in the address space of `c->cr3`: how many
+ * there are; at most `capacity` are stored.
+ */
+uint64_t xdbg_find_predecessors(struct clock *c, uint64_t frame, struct predecessor *found, uint64_t capacity)
+{
+    struct search s = {c, frame, found, capacity, 0};
+
+    search_table(&s, c->cr3 & PTE_ADDRESS, 39, 0);
+    return s.nr_found;
 }

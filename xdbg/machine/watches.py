@@ -4,9 +4,9 @@ A watched frame is protected in the engine: against stores, or for a read watch 
 its page tables say what they said. Protecting costs about a millisecond, so it is done at the next entry, only for what
 differs, and frames no longer watched stay protected for a while: a debugger takes all out and puts all in at each stop.
 
-An access that begins on the page before and runs on into a watched page is not announced by the engine in time. The frames of all
-pages that lie before a watched page in the present address space are protected too, if a watch covers the first bytes of
-its page; they are looked for whenever that could have changed.
+An access that begins on the page before and runs on into a watched page is not announced by the engine in time. If a watch
+covers the first bytes of its frame, the frames of all pages that lie before it in the present address space are protected
+too. They are looked for at each entry: the tables may have changed.
 """
 
 import ctypes
@@ -16,7 +16,7 @@ from typing import Final
 from xdbg.abi.frames import PAGE_SHIFT, PAGE_SIZE, Mfn
 
 from . import engine_state
-from .clock import Clock, WatchEntry
+from .clock import Clock, PredecessorEntry, WatchEntry, find_predecessors
 from .ram import Ram
 from .stoppoints import Access, Watch
 
@@ -26,6 +26,8 @@ _PROT_EXEC: Final = 4
 _PROT_ALL: Final = _PROT_READ | _PROT_WRITE | _PROT_EXEC
 _KEEP_ENTRIES: Final = 64
 """For how many entries an unwatched frame stays protected."""
+_LONGEST_ACCESS: Final = 16
+"""What one access can have at most: it reaches one byte less into the next page."""
 
 
 class Watches:
@@ -39,8 +41,10 @@ class Watches:
         self._watches: list[Watch] = []
         self._applied: list[Watch] = []
         self._entries: ctypes.Array[WatchEntry] = (WatchEntry * 0)()
+        self._predecessors: ctypes.Array[PredecessorEntry] = (PredecessorEntry * 0)()
         self._protection: dict[Mfn, int] = {}
         self._unwatched_for: dict[Mfn, int] = {}
+        self._has_edges = False
         self.dirty = False
 
     def add(self, watch: Watch) -> None:
@@ -86,14 +90,27 @@ class Watches:
             self._clock.nr_watches = len(self._applied)
             self._clock.watches_read = any(w.access & Access.READ for w in self._applied)
         self._protect()
-        self.dirty = bool(self._unwatched_for)
+        self.dirty = bool(self._unwatched_for or self._has_edges)
 
     def _wanted(self) -> dict[Mfn, int]:
+        """The protection of each frame; what is not in it is not protected."""
         wanted: dict[Mfn, int] = {}
+        edges: dict[int, int] = {}
         for watch in self._applied:
             protection = _PROT_EXEC if watch.access & Access.READ else _PROT_EXEC | _PROT_READ
-            for frame in range(watch.maddr >> PAGE_SHIFT, (watch.maddr + watch.length - 1 >> PAGE_SHIFT) + 1):
+            end = watch.maddr + watch.length
+            for frame in range(watch.maddr >> PAGE_SHIFT, (end - 1 >> PAGE_SHIFT) + 1):
                 wanted[Mfn(frame)] = wanted.get(Mfn(frame), _PROT_ALL) & protection
+                if watch.maddr < (frame << PAGE_SHIFT) + _LONGEST_ACCESS - 1:
+                    edges[frame << PAGE_SHIFT] = wanted[Mfn(frame)]
+        pairs = [pair for edge in edges for pair in find_predecessors(self._clock, edge)]
+        for before, edge in pairs:
+            frame = Mfn(before >> PAGE_SHIFT)
+            wanted[frame] = wanted.get(frame, _PROT_ALL) & edges[edge]
+        self._predecessors = (PredecessorEntry * len(pairs))(*pairs)
+        self._clock.predecessors = ctypes.addressof(self._predecessors)
+        self._clock.nr_predecessors = len(pairs)
+        self._has_edges = bool(edges)
         return wanted
 
     def _protect(self) -> None:

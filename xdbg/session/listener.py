@@ -32,6 +32,9 @@ class Channel(Protocol):
     def receive(self) -> bytes:
         """What has come, b"" when the other side has gone. Blocks if nothing is there."""
 
+    def receive_now(self) -> bytes | None:
+        """The same, but None if nothing is there."""
+
     def send(self, data: bytes) -> None:
         """Send all of it. Raises `OSError` when the other side has gone."""
 
@@ -55,6 +58,15 @@ class SocketChannel:
         """What has come; b"" also when the connection was reset."""
         try:
             return self._socket.recv(_RECEIVE_SIZE)
+        except OSError:
+            return b""
+
+    def receive_now(self) -> bytes | None:
+        """What has come; None if nothing has."""
+        try:
+            return self._socket.recv(_RECEIVE_SIZE, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
         except OSError:
             return b""
 
@@ -84,6 +96,10 @@ class StdioChannel:
             return os.read(self._input, _RECEIVE_SIZE)
         except OSError:
             return b""
+
+    def receive_now(self) -> bytes | None:
+        """None: a pipe is always waited for."""
+        return None
 
     def send(self, data: bytes) -> None:
         """Write all of it to stdout."""

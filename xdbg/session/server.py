@@ -29,6 +29,10 @@ from .listener import Channel, Listener
 SLICE = 1_000_000
 """Instructions between two looks at the descriptors."""
 
+SPINS = 64
+"""How often an active client is looked for before the server goes to sleep: some tens of microseconds, in which the
+next request of a debugger mostly comes; to be woken would cost as much again."""
+
 
 class _Phase(Enum):
     STOPPED = "stopped"
@@ -55,6 +59,8 @@ class Server:
         self._connection: Connection | None = None
         self._phase = _Phase.STOPPED
         self._ending = False
+        self._active = False
+        """Whether the client has sent something just now."""
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_write, False)
         self._start_over()
@@ -78,6 +84,8 @@ class Server:
         """Serve until `end`, until descriptor `until` is readable, or until the one debugger of a channel has gone."""
         while not self._ending:
             again = self._advance()
+            if not again and self._spin():
+                continue
             watched: list[Any] = [self._wake_read, self._listener, self._channel, until]
             if self._runs:
                 watched.append(self._terminal.input_fd)
@@ -95,6 +103,19 @@ class Server:
                     self._terminal.poll(self._launched.domain)
             if self._listener is None and self._connection is None:
                 return
+
+    def _spin(self) -> bool:
+        """Wait a moment for the client that was heard of just now; whether it was heard of again."""
+        channel = self._channel
+        if not self._active or channel is None or self._runs:
+            return False
+        for _ in range(SPINS):
+            data = channel.receive_now()
+            if data is not None:
+                self._take(data)
+                return True
+        self._active = False
+        return False
 
     # -- the guest
 
@@ -150,10 +171,13 @@ class Server:
         self._connection = Connection(self._target)
 
     def _receive(self) -> None:
-        connection, channel = self._connection, self._channel
-        if connection is None or channel is None:
-            return
-        data = channel.receive()
+        if self._channel is not None:
+            self._take(self._channel.receive())
+            self._active = True
+
+    def _take(self, data: bytes) -> None:
+        connection = self._connection
+        assert connection is not None
         if data:
             connection.receive(data)
         else:
@@ -166,7 +190,8 @@ class Server:
         assert channel is not None
         try:
             while True:
-                channel.send(connection.data_to_send())
+                if data := connection.data_to_send():
+                    channel.send(data)
                 if not connection.throttled:
                     break
                 connection.receive(b"")

@@ -5,6 +5,7 @@ Nothing here sleeps: a command waits for its own result, `cont` and its like wai
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from linecache import getline
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self
@@ -34,6 +35,16 @@ class Stop:
     signal: str = ""
     inferior: str = ""
     payload: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def source(self) -> str:
+        """The text of the source line, without the space around it; empty if gdb did not find the file."""
+        return getline(self.payload.get("frame", {}).get("fullname", ""), self.line).strip()
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is the end of an inferior."""
+        return self.reason.startswith("exited")
 
 
 class GdbSession:
@@ -102,6 +113,51 @@ class GdbSession:
         """The function names of all frames, innermost first."""
         return [frame.get("func", "??") for frame in self.mi("-stack-list-frames")["stack"]]
 
+    def monitor(self, command: str) -> str:
+        """What the server answers to ``monitor COMMAND``. Raises `GdbError`."""
+        return self.run(f"monitor {command}")
+
+    @property
+    def instructions(self) -> int:
+        """How many instructions the machine has executed: the time at which everything in it happens."""
+        return int(self.monitor("when").split()[0])
+
+    @property
+    def instruction(self) -> str:
+        """The instruction at the program counter, as gdb disassembles it."""
+        return self.run("x/i $pc").strip().rpartition("\t")[2]
+
+    # -- inferiors
+
+    @property
+    def inferior(self) -> int:
+        """gdb's number of the selected inferior; the kernel's is 1."""
+        return self.number("$_inferior")
+
+    def select(self, inferior: int) -> None:
+        """Look at another inferior."""
+        self.run(f"inferior {inferior}")
+
+    def processes(self) -> dict[int, str]:
+        """The guest's processes: pid and path of the program."""
+        rows = [line.split() for line in self.monitor("ps").splitlines()]
+        return {int(row[0]): row[4] for row in rows if row[0].isdecimal()}
+
+    def attach_process(self, pid: int) -> int:
+        """Make a process of the guest an inferior, and select it; gdb's number of it. Raises `GdbError`."""
+        before = self.inferior
+        added = self.run("add-inferior")
+        number = int(added.rpartition("Added inferior ")[2].split()[0])
+        self.select(number)
+        try:
+            self.run(f"attach {pid}")
+        except GdbError:
+            self.select(before)
+            self.run(f"remove-inferiors {number}")
+            raise
+        self.drain()
+        return number
+
     # -- running
 
     def go(self, command: str) -> Stop:
@@ -133,6 +189,12 @@ class GdbSession:
     def stepi(self) -> Stop:
         """Step one instruction."""
         return self.go("stepi")
+
+    def run_to_end(self) -> Stop:
+        """Continue, whatever stops come, until an inferior has ended."""
+        while not (stop := self.cont()).ended:
+            pass
+        return stop
 
     def finish(self) -> Stop:
         """Run until the selected frame returns."""

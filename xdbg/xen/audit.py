@@ -46,11 +46,12 @@ class AuditError(Exception):
 
 @dataclass(slots=True)
 class _Recount:
-    """Counts from scratch: references, type counts by (frame, type), linear counts; and what is wrong."""
+    """Counts from scratch: references, type counts by (frame, type), linear mappings; and what is wrong."""
 
     refs: Counter[int] = field(default_factory=Counter)
     types: Counter[tuple[int, int]] = field(default_factory=Counter)
-    linear: Counter[int] = field(default_factory=Counter)
+    linear_entries: Counter[int] = field(default_factory=Counter)
+    linear_uses: Counter[int] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
 
     def hold(self, mfn: int, pgt: int) -> None:
@@ -163,8 +164,8 @@ def _table(hv: "Hypervisor", count: _Recount, table: int, pgt: int) -> None:
                     count.problems.append(f"{where}: a linear mapping that writes")
                 if mfn != table:
                     count.hold(mfn, pgt)
-                    count.linear[table] += 1
-                    count.linear[mfn] -= 1
+                    count.linear_entries[table] += 1
+                    count.linear_uses[mfn] += 1
             else:
                 count.hold(mfn, pgt - PGT_L1_PAGE_TABLE)
     if pgt == PGT_L4_PAGE_TABLE:
@@ -203,5 +204,9 @@ def _compare(hv: "Hypervisor", count: _Recount) -> None:
         found_types = by_frame.get(mfn, {})
         if found_types != ({type_info & PGT_TYPE_MASK: kept} if kept else {}):
             count.problems.append(f"{info.describe(Mfn(mfn))}: type counts {found_types} were found")
-    if {mfn: number for mfn, number in count.linear.items() if number} != info.linear:
-        count.problems.append(f"linear counts {info.linear} are kept, {dict(count.linear)} were found")
+    for mfn in sorted(count.linear_entries.keys() & count.linear_uses.keys()):
+        count.problems.append(f"{info.describe(mfn)}: a chain of linear mappings")
+    linear = count.linear_entries.copy()
+    linear.subtract(count.linear_uses)
+    if {mfn: number for mfn, number in linear.items() if number} != info.linear:
+        count.problems.append(f"linear counts {info.linear} are kept, {dict(linear)} were found")

@@ -11,7 +11,6 @@ from xdbg.abi.errno import Errno
 from xdbg.abi.frames import PAGE_SHIFT, Maddr, Mfn, Vaddr
 from xdbg.abi.hypercalls import Hypercall
 from xdbg.abi.x86 import FIRST_RESERVED_GDT_ENTRY, PTE_ADDR_MASK, PTE_PRESENT, PTES_PER_TABLE
-
 from xdbg.abi.x86_descriptors import SELECTOR_OFFSET, SELECTOR_TI
 from xdbg.machine.paging import NotMappedError, walk
 
@@ -46,8 +45,18 @@ def init_vcpu(vcpu: Vcpu) -> None:
 
 
 def load_gdt(vcpu: Vcpu) -> None:
-    """Point the CPU at the vcpu's GDT."""
+    """Point the CPU at the vcpu's GDT and LDT."""
     vcpu.domain.hv.cpu.set_gdt(gdt_base(vcpu), GDT_LIMIT)
+    load_ldt(vcpu)
+
+
+def load_ldt(vcpu: Vcpu) -> None:
+    """Point the CPU at the vcpu's LDT, or at none. Xen: load_LDT()."""
+    cpu = vcpu.domain.hv.cpu
+    if vcpu.ldt_entries:
+        cpu.set_ldt(ldt_shadow_base(vcpu), vcpu.ldt_entries * _DESCRIPTOR_SIZE - 1)
+    else:
+        cpu.set_ldt(Vaddr(0), 0)
 
 
 @hypercall(Hypercall.SET_GDT)

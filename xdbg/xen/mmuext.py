@@ -10,6 +10,7 @@ from xdbg.abi.hypercalls import Hypercall
 from xdbg.abi.mmu import MMU_UPDATE_PREEMPTED, MmuextOp
 
 from .continuation import BATCH, can_continue, create_continuation
+from .descriptor_tables import load_ldt
 from .events import MemoryWritten
 from .faults import GuestFault, HypercallError
 from .guest_access import address_ok, copy_from_guest
@@ -17,6 +18,7 @@ from .hypercall import hypercall
 from .mm import (
     check_target,
     get_pg_owner,
+    guest_page,
     new_guest_cr3,
     new_user_baseptr,
     pin_table,
@@ -63,11 +65,15 @@ def do_mmuext_op(vcpu: Vcpu, uops: int, count: int, pdone: int, uint32: int) -> 
     check_target(vcpu, get_pg_owner(vcpu, uint32 & 0xFFFF))
     preemptible = count > BATCH and can_continue(vcpu, Hypercall.MMUEXT_OP)
     batch = BATCH if preemptible else count
+    buffer = vcpu.domain.hv.ram.buffer
     i = 0
     try:
         while i < batch:
-            raw = copy_from_guest(vcpu, uops + i * _MMUEXT_OP.size, _MMUEXT_OP.size)
-            cmd, arg1, arg2 = _MMUEXT_OP.unpack(raw)
+            at = uops + i * _MMUEXT_OP.size
+            if at & PAGE_MASK <= PAGE_SIZE - _MMUEXT_OP.size:
+                cmd, arg1, arg2 = _MMUEXT_OP.unpack_from(buffer, guest_page(vcpu, at) + (at & PAGE_MASK))
+            else:
+                cmd, arg1, arg2 = _MMUEXT_OP.unpack(copy_from_guest(vcpu, at, _MMUEXT_OP.size))
             operation = _OPERATIONS.get(cmd)
             if operation is None:
                 raise HypercallError(Errno.ENOSYS)
@@ -140,6 +146,7 @@ def _set_ldt(vcpu: Vcpu, linear_addr: int, nr_ents: int) -> None:
         destroy_ldt(vcpu.domain.hv, vcpu)
         vcpu.ldt_base = Vaddr(base)
         vcpu.ldt_entries = entries
+        load_ldt(vcpu)
 
 
 def _clear_page(vcpu: Vcpu, mfn: int, _arg2: int) -> None:

@@ -37,7 +37,8 @@ from .guest_access import copy_from_guest
 from .mm import guest_l1e
 from .page_info import PGT_L1_PAGE_TABLE
 from .page_table_entries import mod_l1_entry
-from .store_emulate import Inputs, Register, Store, decode_store, effect_of
+from .store_decode import Register, Store, decode_store
+from .store_emulate import Inputs, effect_of
 from .vcpu import Vcpu
 
 _LONGEST: Final = 15
@@ -148,7 +149,7 @@ def _emulate(vcpu: Vcpu, store: Store, cr2: Vaddr, maddr: Maddr) -> bool:
     if effect.source is not None and isinstance(store.source, Register):
         store.source.write(vcpu, effect.source)
     if effect.accumulator is not None:
-        Register(RAX, store.size, 0).write(vcpu, effect.accumulator)
+        Register(RAX, store.size).write(vcpu, effect.accumulator)
     _observe(vcpu, cr2, f"{store.name} to a page table")
     if hv.observer is not None:
         hv.observer.observe(vcpu, MemoryWritten(Maddr(word_at * PTE_SIZE), PTE_SIZE))
@@ -159,8 +160,7 @@ def _emulate(vcpu: Vcpu, store: Store, cr2: Vaddr, maddr: Maddr) -> bool:
 def _source(vcpu: Vcpu, store: Store) -> int:
     """The value of the source operand; raises `GuestFault` if it is in memory and can't be read."""
     if store.name == "movs":
-        address = vcpu.domain.hv.cpu.gpr[RSI] & store.address_mask
-        return int.from_bytes(copy_from_guest(vcpu, address, store.size), "little")
+        return int.from_bytes(copy_from_guest(vcpu, Register(RSI, store.address_size).read(vcpu), store.size), "little")
     if isinstance(store.source, Register):
         return store.source.read(vcpu)
     return store.source or 0
@@ -172,14 +172,13 @@ def _retire(vcpu: Vcpu, store: Store, rflags: int) -> None:
     done = True
     if store.is_string:
         step = -store.size if rflags & Rflags.DF else store.size
-        counters = Register(RDI, 8 if store.address_mask == _U64 else 4, 0)
-        counters.write(vcpu, counters.read(vcpu) + step & store.address_mask)
-        if store.name == "movs":
-            sources = Register(RSI, counters.size, 0)
-            sources.write(vcpu, sources.read(vcpu) + step & store.address_mask)
+        mask = (1 << 8 * store.address_size) - 1
+        for number in (RDI, RSI) if store.name == "movs" else (RDI,):
+            pointer = Register(number, store.address_size)
+            pointer.write(vcpu, pointer.read(vcpu) + step & mask)
         if store.repeated:
-            count = Register(RCX, counters.size, 0)
-            count.write(vcpu, count.read(vcpu) - 1 & store.address_mask)
+            count = Register(RCX, store.address_size)
+            count.write(vcpu, count.read(vcpu) - 1 & mask)
             done = count.read(vcpu) == 0
     if done:
         cpu.rip += store.length

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from xdbg.abi.frames import INVALID_MFN, Maddr, Mfn, Vaddr
 
 if TYPE_CHECKING:
-    from xdbg.machine.cpu import CpuState
+    from xdbg.machine.state import CpuState
 
     from .domain import Domain
 

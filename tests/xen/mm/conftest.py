@@ -47,11 +47,15 @@ class StandInCpu:
     fs_base: int = 0
     gs_base: int = 0
     gdt: tuple[int, int] = (0, 0)
+    ldt: tuple[int, int] = (0, 0)
     gpr: list[int] = field(default_factory=lambda: [0] * 16)
     flushes: int = 0
 
     def flush_tlb(self) -> None:
         self.flushes += 1
+
+    def set_ldt(self, base: int, limit: int) -> None:
+        self.ldt = (base, limit)
 
     def set_gdt(self, base: int, limit: int) -> None:
         self.gdt = (base, limit)

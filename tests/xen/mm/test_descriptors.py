@@ -126,6 +126,7 @@ def test_an_ldt_is_mapped_page_by_page_when_it_is_used_and_dropped_with_its_mapp
     guest.write(20, CODE.to_bytes(8, "little"))
     guest.make_read_only(20, 21)
     assert guest.mmuext(MmuextOp.SET_LDT, guest.va(20), 1024) == 0
+    assert guest.hv.cpu.ldt == (ldt_shadow_base(guest.vcpu), 1024 * 8 - 1)
     assert map_ldt_shadow_page(guest.vcpu, 8)
     assert walk(guest.hv.ram, guest.vcpu.cr3, ldt_shadow_base(guest.vcpu)).maddr == guest.mfn(20) << 12
     assert guest.hv.page_info.type_of(guest.mfn(20)) == PGT_SEG_DESC_PAGE

@@ -1,8 +1,8 @@
 """A guest that does whatever it likes with memory.
 
-The invariant, after any operations in any order: every hypercall returns a result or an errno, nothing else escapes; the
-audit finds no difference, so no entry reaches a frame that is not the guest's and no table is writable; and the other
-domain's memory is what it was.
+The invariant, after any operations in any order: every hypercall returns a result or an errno, nothing else escapes;
+the audit finds no difference, so no entry reaches a frame that is not the guest's and no table is writable; and the
+other domain's memory is what it was.
 """
 
 import hashlib
