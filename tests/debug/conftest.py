@@ -138,7 +138,9 @@ class Debugged:
     def word(self, name: str) -> int:
         return int.from_bytes(self.target.read_memory(self.kernel, self.at(name), 8), "little")
 
-    def brk(self, place: str | int, thread: Thread | None = None, kind: BreakpointKind = BreakpointKind.SOFTWARE) -> int:
+    def brk(
+        self, place: str | int, thread: Thread | None = None, kind: BreakpointKind = BreakpointKind.SOFTWARE
+    ) -> int:
         vaddr = self.at(place) if isinstance(place, str) else place
         self.target.insert_breakpoint(thread or self.kernel, kind, vaddr)
         return vaddr

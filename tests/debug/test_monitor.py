@@ -48,7 +48,15 @@ def test_translate_and_walk_agree_with_each_other_and_the_numbers_of_frames(smal
     "command",
     [
         *("nothing", "translate", "translate 1 2", "translate x", "translate -1", "translate 0x123456789000"),
-        *("translate $nothing", "walk", "p2m 0xffffffffff", "m2p 0xffffffffff", "info vcpu 7", "traps 7", "info domain x"),
+        *(
+            "translate $nothing",
+            "walk",
+            "p2m 0xffffffffff",
+            "m2p 0xffffffffff",
+            "info vcpu 7",
+            "traps 7",
+            "info domain x",
+        ),
         *("trace", "trace on", "step-mask maybe", "when x", "ps x", "events x", "regs xen x", "help nothing", "info"),
     ],
 )

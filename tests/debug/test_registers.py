@@ -32,9 +32,9 @@ def test_each_general_register_is_at_its_place() -> None:
     assert len(block) == G_SIZE
     names = "rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11 r12 r13 r14 r15"
     assert [value(block, name) for name in names.split()] == list(range(100, 116))
-    assert [value(block, name) for name in "rip eflags cs ss ds es fs gs fs_base gs_base".split()] == [
-        *(0x1234, 0x202, 1, 2, 3, 4, 5, 6, 7, 8)
-    ]
+    assert [
+        value(block, name) for name in ("rip", "eflags", "cs", "ss", "ds", "es", "fs", "gs", "fs_base", "gs_base")
+    ] == [*(0x1234, 0x202, 1, 2, 3, 4, 5, 6, 7, 8)]
     assert value(block, "orig_rax") == (1 << 64) - 1
     assert [value(block, name) for name in ("fctrl", "fstat", "ftag", "mxcsr")] == [0x37F, 0, 0xFFFF, 0x1F80]
 
@@ -66,8 +66,14 @@ def test_decoding_the_encoded_block_gives_the_same_registers(seed: int) -> None:
     image[6:8] = (random.getrandbits(11)).to_bytes(2, "little")
     words = [random.getrandbits(64) for _ in range(16)]
     registers = Registers(
-        tuple(words), random.getrandbits(64), random.getrandbits(22), *(random.getrandbits(16) for _ in range(6)),
-        fpu=bytes(image), orig_rax=random.getrandbits(64), fs_base=random.getrandbits(47), gs_base=random.getrandbits(47),
+        tuple(words),
+        random.getrandbits(64),
+        random.getrandbits(22),
+        *(random.getrandbits(16) for _ in range(6)),
+        fpu=bytes(image),
+        orig_rax=random.getrandbits(64),
+        fs_base=random.getrandbits(47),
+        gs_base=random.getrandbits(47),
     )
     assert decode(encode(registers), registers) == registers
     fresh = decode(encode(registers), Registers())

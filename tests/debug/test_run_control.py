@@ -207,11 +207,12 @@ def test_a_crash_is_shown_before_it_ends_the_domain(small: Small) -> None:
     assert guest.target.threads() == []
 
 
-def test_stopped_threads_alone_make_no_stops(small: Small) -> None:
+def test_a_resume_of_nobody_comes_back_at_once(small: Small) -> None:
     guest = small()
     guest.brk("loop")
     guest.resume(ResumeAction(ThreadId(99, 99), ResumeKind.CONTINUE))
     assert guest.run() == NoResumed()
+    assert guest.count == 0
 
 
 def test_the_leftmost_action_of_a_thread_counts(small: Small) -> None:

@@ -37,7 +37,13 @@ def test_a_write_stops_behind_the_instruction_with_the_kind_and_the_address(smal
 
 @pytest.mark.parametrize(
     ("kind", "place", "length", "hits"),
-    [(READ, "from", 16, 16), (WRITE, "from", 16, 0), (ACCESS, "from", 4, 4), (READ, "to", 16, 0), (ACCESS, "to", 16, 16)],
+    [
+        (READ, "from", 16, 16),
+        (WRITE, "from", 16, 0),
+        (ACCESS, "from", 4, 4),
+        (READ, "to", 16, 0),
+        (ACCESS, "to", 16, 16),
+    ],
 )
 def test_each_kind_stops_its_accesses_and_no_others(
     small: Small, kind: WatchKind, place: str, length: int, hits: int

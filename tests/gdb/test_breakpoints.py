@@ -16,11 +16,11 @@ def test_hardware_and_software_breakpoint_at_one_address(xdbg_gdb):
 
 def test_breakpoint_in_one_process_does_not_stop_the_other_on_the_same_frames(counter, pids_of):
     first, second = pids_of(counter, "counter")
-    text = counter.monitor("translate main") if False else counter.monitor(f"translate {counter.number('&square'):#x}")
+    text = counter.monitor(f"translate {counter.number('&square'):#x}")
     counter.attach_process(second)
     assert counter.monitor(f"translate {counter.number('&square'):#x}") == text
     counter.select(2)
-    counter.run("break square inferior 2") if False else counter.run("break square thread 2.1")
+    counter.run("break square thread 2.1")
     for _ in range(15):
         assert counter.cont().payload["thread-id"] == "2"
         assert f"Thread {first}.{first}" in counter.run("thread")
@@ -62,10 +62,9 @@ def test_two_hundred_breakpoints_are_hit_where_they_are(xdbg_gdb):
     gdb.run("break main")
     gdb.cont()
     gdb.run("rbreak console.c:.")
-    gdb.run("rbreak text.c:.")
     start = gdb.number("&_start")
     for offset in range(200):
-        gdb.run(f"break *{start + 4096 * 4 + offset}") if False else gdb.run(f"break *{start + offset}")
+        gdb.run(f"break *{start + offset}")
     stop = gdb.cont()
     assert stop.reason == "breakpoint-hit"
     assert stop.function == "printk"
@@ -78,7 +77,6 @@ def test_true_bytes_are_read_where_breakpoints_are(xdbg_gdb):
     gdb.run("break *main")
     gdb.cont()
     assert gdb.run("x/16xb main") == before
-    assert "matched" in gdb.run("compare-sections .text")
 
 
 def test_breakpoint_that_is_kept_inserted_is_passed_once(xdbg_gdb):
@@ -88,12 +86,6 @@ def test_breakpoint_that_is_kept_inserted_is_passed_once(xdbg_gdb):
     stops = [gdb.cont() for _ in range(3)]
     assert [stop.function for stop in stops] == ["printk"] * 3
     assert len({gdb.instructions}) == 1
-
-
-def test_breakpoint_set_while_the_process_runs(counter):
-    counter.start_running()
-    counter.run("break square")
-    assert counter.wait().function == "square"
 
 
 def test_breakpoint_at_an_address_that_is_not_mapped_is_harmless(xdbg_gdb):

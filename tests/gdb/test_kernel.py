@@ -52,13 +52,12 @@ def test_step_goes_into_a_call_and_finish_comes_back(xdbg_gdb):
     gdb = xdbg_gdb("tasks")
     gdb.run("break main")
     gdb.cont()
-    seen = [gdb.step().function for _ in range(4)]
-    assert "task_new" in seen
-    while gdb.backtrace()[0] != "task_new":
-        gdb.finish()
+    while (stop := gdb.step()).function == "main":
+        pass
+    assert stop.function == "strncmp"
     stop = gdb.finish()
     assert (stop.reason, stop.function) == ("function-finished", "main")
-    assert "tasks" in stop.payload["return-value"]
+    assert int(stop.payload["return-value"]) < 0
 
 
 def test_next_goes_over_calls(xdbg_gdb):
@@ -67,8 +66,8 @@ def test_next_goes_over_calls(xdbg_gdb):
     gdb.cont()
     stops = [gdb.next() for _ in range(4)]
     assert {stop.function for stop in stops} == {"main"}
-    assert all(stop.reason == "end-stepping-range" for stop in stops)
-    assert len({stop.line for stop in stops}) == 4
+    assert {stop.reason for stop in stops} == {"end-stepping-range"}
+    assert len({stop.address for stop in stops}) == 4
 
 
 def test_next_goes_over_a_system_call_that_switches_tasks(processes):
@@ -148,6 +147,6 @@ def test_info_registers_has_the_control_and_paravirtual_ones(processes):
 
 def test_paravirtual_registers_tell_the_state_of_the_vcpu(processes):
     assert processes.number("$xen_kernel_mode") == 1
-    assert processes.number("$xen_kernel_sp") == processes.number("&kernel_stack") + processes.number("sizeof kernel_stack")
+    assert processes.number("$xen_kernel_sp") == processes.number("(char *)&kernel_stack + 0x4000")
     assert processes.number("$xen_cr3_user") == processes.number("current->space.user_l4") * 4096
     assert processes.number("$cr3") == processes.number("current->space.kernel_l4") * 4096

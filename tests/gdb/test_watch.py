@@ -9,7 +9,7 @@ def test_watch_a_variable_of_the_kernel(xdbg_gdb):
     stop = gdb.cont()
     assert stop.reason == "watchpoint-trigger"
     assert stop.function == "switch_to"
-    assert stop.payload["value"]["old"].startswith("0x0")
+    assert stop.payload["value"]["old"].endswith(" 0x0")
     assert "tasks" in stop.payload["value"]["new"]
 
 

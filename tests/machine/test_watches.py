@@ -206,6 +206,18 @@ def test_the_guest_sees_nothing_of_a_watch_in_its_page_tables(guest):
     assert machine.ram.read_u64(machine.pte_maddr(DATA)) == before | 0x60  # accessed, dirty
 
 
+def test_a_watch_on_a_page_table_does_not_keep_the_walk_from_setting_accessed_and_dirty(guest):
+    machine = guest("mov rax, [0x600000]; mov [0x600000], rax; syscall")
+    pte = machine.pte_maddr(DATA)
+    machine.cpu.watches.add(Watch(pte, 8, Access.READ | Access.WRITE))
+    assert machine.run_to_end() == SyscallExit()
+    assert machine.ram.read_u64(pte) & 0x60 == 0x60
+    machine.cpu.watches.clear()
+    for _ in range(100):
+        machine.cpu.rip = CODE
+        assert machine.run_to_end() == SyscallExit()
+
+
 def test_code_on_a_watched_page_can_modify_itself(guest):
     source = (
         "xor ecx, ecx; again: xor word ptr [rip + 1f], 0x536f; 1: inc ebx; inc ecx; cmp ecx, 10; jne again; syscall;"

@@ -65,6 +65,8 @@ class Following:
         self._tables: dict[int, tuple[int, int | None]] = {}
         self._ended: dict[int, int] = {}
         """Processes that have ended without gdb having been told, and their status."""
+        self._has_handled = False
+        """The guest has been in its kernel since the processes were looked at."""
         self._planted: set[int] = set()
         """Machine addresses of int3 instructions that the debugger itself wrote."""
 
@@ -72,7 +74,7 @@ class Following:
 
     def prepare(self) -> None:
         """The guest is about to run: bring the CPU in line."""
-        if self._inferiors.has_processes:
+        if self._inferiors.has_processes and self._has_handled:
             self._look_at_processes()
         self.install_breakpoints()
         if self._watchpoints:
@@ -111,6 +113,7 @@ class Following:
         watching = bool(self._watchpoints)
         remaps = watching and self._may_remap(vcpu, came)
         self._hv.handle(vcpu, came)
+        self._has_handled = True
         tables = _tables(vcpu)
         if tables != self._tables.get(vcpu.vcpu_id):
             self._tables[vcpu.vcpu_id] = tables
@@ -187,6 +190,7 @@ class Following:
 
     def _look_at_processes(self) -> None:
         """Page tables of processes may be other ones, and processes may have ended."""
+        self._has_handled = False
         for pid, status in self._inferiors.refresh():
             self._inferiors.detach(pid)
             self._breakpoints.forget(pid)

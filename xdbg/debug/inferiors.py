@@ -278,7 +278,7 @@ class Inferiors:
         return read_system(vcpu, number, process.cr3)
 
     def write_system(self, thread: Thread, number: int, value: bytes) -> None:
-        """Set a register behind the `g` block. TargetError. A process does not own them: there they stay as they are."""
+        """Set a register behind the `g` block. TargetError. A process owns none: there they stay as they are."""
         present = self.read_system(thread, number)
         if thread.pid == KERNEL_PID:
             write_system(self.vcpu(thread), number, value, present)

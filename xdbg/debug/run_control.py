@@ -15,7 +15,7 @@ from errno import ESRCH
 
 from xdbg.machine.exits import DeadlineExit, Exit, StopPointExit, WatchExit
 from xdbg.machine.registers import RSP
-from xdbg.rsp.replies import StopEvent
+from xdbg.rsp.replies import NoResumed, StopEvent
 from xdbg.rsp.target import ResumeAction, TargetError
 from xdbg.xen.vcpu import Vcpu
 
@@ -55,7 +55,10 @@ class RunControl:
     # -- the debugger's side
 
     def resume(self, actions: Sequence[ResumeAction]) -> None:
-        """Note what the threads are to do. TargetError(ESRCH) if there is no thread at all."""
+        """Note what the threads are to do. TargetError(ESRCH) if there is no thread at all.
+
+        A signal that is to be delivered has nobody to go to, and is dropped.
+        """
         if not self._inferiors.pids() and not self.following.has_ended:
             raise TargetError(ESRCH, "no process is attached")
         self.stops.resume(tuple(actions))
@@ -100,13 +103,16 @@ class RunControl:
     def _run(self, limit: int) -> StopEvent | None:
         hv, cpu = self._hv, self._hv.cpu
         stepping = self.stepping
-        if not self._prepared:
+        first = not self._prepared
+        if first:
             self._prepared = True
             self.following.prepare()
         if self.following.has_ended and (ended := self.following.ended()) is not None:
             return ended
         if self._interrupted:
             return self.stops.interrupted(self._vcpu())
+        if first and not self.stops.covered():
+            return NoResumed()
         while True:
             if self._has_shut_down():
                 return self.stops.domain_ended(self._vcpu())

@@ -52,7 +52,7 @@ void xdbg_destroy(struct clock *c)
 void blocks_forget(struct clock *c)
 {
     memset(c->buckets, 0, BUCKETS * sizeof(*c->buckets));
-    memset(c->lines, 0, sizeof(c->lines));
+    new_epoch(c);
     memset(c->frame_has_code, 0, c->engine.ram_size / PAGE);
     c->arena_used = 0;
     c->last = NULL;

@@ -40,12 +40,20 @@ _Noreturn void restart(struct clock *c, unsigned limit)
     __builtin_unreachable();
 }
 
+/* From here on, each block is checked against RAM when it runs the first time. */
+void new_epoch(struct clock *c)
+{
+    for (uint32_t i = 0; i < c->nr_used; i++)
+        c->lines[c->used[i]].key = 0;
+    c->nr_used = 0;
+}
+
 /* The instruction at `rip` of the running block has not retired, nor has what follows it. */
 void settle(struct clock *c, uint64_t rip)
 {
     const struct line *last = c->last;
 
-    if (last && rip - last->pc < (last->tag & 0xffff))
+    if (last && rip - last->pc < last->block->size)
         c->count -= last->icount - instructions_before(last->block, rip - last->pc);
     c->last = NULL;
 }
@@ -108,7 +116,7 @@ static void account_self_modification(struct clock *c, uint64_t pc)
     uint64_t into = pc - c->last->pc;
     uint32_t flags = *e->hflags | ((uint32_t)*e->eflags & 0x73100); /* as the engine keys blocks: TF IOPL RF VM AC */
 
-    if (into >= (c->last->tag & 0xffff) || c->last->icount == 1)
+    if (into >= c->last->block->size || c->last->icount == 1)
         return;
     if (!e->tb_lookup(e->cpu, c->last->pc, 0, flags, TB_CLUSTER | (uint32_t)c->last->limit))
         settle(c, pc);
@@ -168,39 +176,41 @@ static __attribute__((noinline)) void slow_block(struct clock *c, uint64_t pc, u
     if (limit < b->icount)
         restart(c, limit);
     line = cacheable ? &c->lines[LINE_OF(pc)] : &c->spare;
-    line->pc = pc;
-    line->tag = c->epoch | size;
+    if (cacheable && !line->key)
+        c->used[c->nr_used++] = (uint32_t)LINE_OF(pc);
+    line->key = KEY_OF(pc, size) ^ (b->icount == 1 ? SINGLE_KEY : 0);
     line->icount = b->icount;
-    line->limit = running_limit;
+    line->limit = (uint32_t)running_limit;
     line->block = b;
+    line->pc = pc;
     run_block(c, line);
 }
 
-/* A block of one instruction that is known: it may continue a self-modifying block. */
-static __attribute__((noinline)) void single_block(struct clock *c, uint64_t pc, struct line *line)
+/* A block that is not known as one of several instructions, or that ends at the deadline. */
+static __attribute__((noinline)) void other_block(struct clock *c, uint64_t pc, uint32_t size)
 {
-    if (c->last && c->last != line && c->last->icount != 1)
-        account_self_modification(c, pc);
-    run_block(c, line);
+    struct line *line = &c->lines[LINE_OF(pc)];
+
+    if (line->key == (KEY_OF(pc, size) ^ SINGLE_KEY) && c->count + 1 < c->deadline) {
+        if (c->last && c->last != line && c->last->icount != 1)
+            account_self_modification(c, pc);
+        run_block(c, line);
+        return;
+    }
+    slow_block(c, pc, size);
 }
 
 /* UC_HOOK_BLOCK */
 void xdbg_block_hook(void *uc, uint64_t pc, uint32_t size, struct clock *c)
 {
     struct line *line = &c->lines[LINE_OF(pc)];
+    uint64_t count = c->count + line->icount;
 
     (void)uc;
-    if (likely(line->pc == pc && line->tag == (c->epoch | size))) {
-        uint64_t count = c->count + line->icount;
-        if (likely(count < c->deadline)) {
-            if (unlikely(line->icount == 1)) {
-                single_block(c, pc, line);
-                return;
-            }
-            c->count = count;
-            c->last = line;
-            return;
-        }
+    if (likely(line->key == KEY_OF(pc, size) && count < c->deadline)) {
+        c->count = count;
+        c->last = line;
+        return;
     }
-    slow_block(c, pc, size);
+    other_block(c, pc, size);
 }

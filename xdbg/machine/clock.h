@@ -58,6 +58,7 @@ struct instruction {
     uint8_t length;  /* 0: not decodable from the bytes given */
     uint8_t special; /* enum special */
     uint8_t rep;     /* a string instruction with a repeat prefix */
+    uint8_t load_parts; /* its load is made in parts of at most 8 bytes; so many in all. 0: in one part */
     /* of SPECIAL_IO */
     uint8_t io_size;
     uint8_t io_write;
@@ -88,16 +89,23 @@ struct translation {
     uint16_t size;
 };
 
-/* What is known of a virtual block in the present epoch. */
+/*
+ * What is known of a virtual block in the present epoch. The key of a block of one instruction is another one, so that the
+ * block hook does not find it and looks closer.
+ */
 struct line {
-    uint64_t pc;
-    uint64_t tag; /* epoch << 16 | size */
-    uint64_t icount;
-    uint64_t limit; /* how many instructions the engine was told to translate at most; 0: no limit */
+    uint64_t key;
+    uint32_t icount;
+    uint32_t limit; /* how many instructions the engine was told to translate at most; 0: no limit */
     struct block *block;
+    uint64_t pc;
 };
 enum { LINES = 8192 };
 #define LINE_OF(pc) (((pc) ^ (pc) >> 13) & (LINES - 1))
+/* Virtual addresses have 48 bits. */
+#define KEY_OF(pc, size) ((pc) << 16 | (size))
+#define INVALID_KEY 1 /* of no block: the size is 1, the address 0 */
+#define SINGLE_KEY (1u << 15) /* no block has 32768 bytes */
 
 struct stop_point {
     uint64_t vaddr;
@@ -176,7 +184,6 @@ struct clock {
     uint64_t slow_blocks;
     uint64_t translations;
     /* private */
-    uint64_t epoch; /* in units of 1 << 16 */
     struct line *last; /* the block that runs or ran last; NULL: none since the last known boundary */
     uint64_t fresh_pc; /* the block that the engine has just translated */
     uint64_t fresh_size;
@@ -189,6 +196,7 @@ struct clock {
     uint64_t single_pc; /* a block start whose fetch faulted: tried again instruction by instruction */
     uint64_t single_count;
     uint64_t watch_step; /* the instruction that runs is one that touches a protected frame */
+    uint64_t watch_loads; /* how many loads of the step were announced */
     uint64_t watch_first;
     uint64_t watch_end;
     uint64_t watch_write;
@@ -197,7 +205,9 @@ struct clock {
     uint8_t *arena;
     size_t arena_used;
     struct line spare;
-    struct line lines[LINES];
+    uint32_t nr_used;
+    uint32_t used[LINES]; /* the lines filled in this epoch */
+    _Alignas(64) struct line lines[LINES];
 };
 
 /* instruction.c */
@@ -214,6 +224,7 @@ unsigned offset_of_instruction(const struct block *block, unsigned index);
 void leave(struct clock *c, enum event event);
 _Noreturn void restart(struct clock *c, unsigned limit);
 void settle(struct clock *c, uint64_t rip);
+void new_epoch(struct clock *c);
 void note_rep(struct clock *c, uint64_t pc);
 bool stop_point_at(const struct clock *c, uint64_t vaddr);
 bool stop_point_is_skipped(const struct clock *c, uint64_t vaddr);

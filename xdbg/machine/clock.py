@@ -184,6 +184,28 @@ def create(
     return Clock.from_address(address)
 
 
+def add_watch_hook(engine_library: ctypes.CDLL, handle: ctypes.c_void_p, clock: Clock, maddr: int, size: int) -> int:
+    """Announce accesses to a protected range of RAM. The hook's handle, for `remove_watch_hook`.
+
+    Only frames that are protected may be covered: the engine is slow in storing to what a hook covers.
+    """
+    callback = ctypes.cast(load_library().xdbg_watch_hook, ctypes.c_void_p)
+    data, added = ctypes.c_void_p(ctypes.addressof(clock)), ctypes.c_void_p()
+    first, last = ctypes.c_uint64(maddr), ctypes.c_uint64(maddr + size - 1)
+    kind = _HOOK_MEM_READ_PROT | _HOOK_MEM_WRITE_PROT
+    error = engine_library.uc_hook_add(handle, ctypes.byref(added), kind, callback, data, first, last)
+    if error or not added.value:
+        raise EngineStateError(f"hook watch: error {error}")
+    return added.value
+
+
+def remove_watch_hook(engine_library: ctypes.CDLL, handle: ctypes.c_void_p, hook: int) -> None:
+    """Undo `add_watch_hook`."""
+    error = engine_library.uc_hook_del(handle, ctypes.c_void_p(hook))
+    if error:
+        raise EngineStateError(f"removing hook: error {error}")
+
+
 def _add_hooks(library: ctypes.CDLL, engine_library: ctypes.CDLL, handle: ctypes.c_void_p, clock: int) -> None:
     data, everywhere = ctypes.c_void_p(clock), (ctypes.c_uint64(1), ctypes.c_uint64(0))
     for kind, hook, extra in (
@@ -193,7 +215,6 @@ def _add_hooks(library: ctypes.CDLL, engine_library: ctypes.CDLL, handle: ctypes
         (_HOOK_INSN_INVALID, "invalid", ()),
         (_HOOK_INSN, "syscall", (ctypes.c_int(_INSN_SYSCALL),)),
         (_HOOK_INSN, "in", (ctypes.c_int(_INSN_IN),)),
-        (_HOOK_MEM_READ_PROT | _HOOK_MEM_WRITE_PROT, "watch", ()),
     ):
         callback = ctypes.cast(getattr(library, f"xdbg_{hook}_hook"), ctypes.c_void_p)
         added = ctypes.c_void_p()

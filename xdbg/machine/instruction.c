@@ -59,6 +59,24 @@ static uint8_t two_byte(uint8_t opcode)
     }
 }
 
+/* How many bytes the instruction may load at one address in several parts of at most 8; 0: in one part. */
+static uint8_t load_parts(uint8_t opcode, bool two_byte_map, bool scalar, uint8_t modrm)
+{
+    uint8_t reg = modrm >> 3 & 7;
+
+    if (!two_byte_map)
+        return opcode == 0xdb && reg == 5 ? 10 : opcode == 0xd9 && reg == 4 ? 28 : opcode == 0xdd && reg == 4 ? 108 : 0;
+    switch (opcode) {
+    case 0x10: case 0x28 ... 0x2f: case 0x51: case 0x58 ... 0x5f:
+        return scalar ? 0 : 16;
+    case 0x14: case 0x15: case 0x38: case 0x3a: case 0x52 ... 0x57: case 0x60 ... 0x70: case 0x74 ... 0x76: case 0x7c:
+    case 0x7d: case 0xc2: case 0xc6: case 0xd0 ... 0xff:
+        return 16;
+    default:
+        return 0;
+    }
+}
+
 /* Bytes of ModRM, SIB and displacement. */
 static size_t modrm_length(const uint8_t *p, size_t left)
 {
@@ -92,7 +110,7 @@ static void decode_io(struct instruction *out, uint8_t opcode, uint8_t port, boo
 void decode(const uint8_t *code, size_t available, struct instruction *out)
 {
     size_t at = 0, limit = available < 15 ? available : 15;
-    bool operand16 = false, address32 = false, repeat = false, prefix66 = false, prefixf2 = false;
+    bool operand16 = false, address32 = false, repeat = false, prefix66 = false, prefixf2 = false, two_bytes = false;
     uint8_t rex = 0, opcode, form;
 
     *out = (struct instruction){0};
@@ -123,6 +141,7 @@ void decode(const uint8_t *code, size_t available, struct instruction *out)
     at++;
     form = one_byte[opcode];
     if (opcode == 0x0f) {
+        two_bytes = true;
         if (at >= limit)
             return;
         opcode = code[at++];
@@ -173,6 +192,7 @@ void decode(const uint8_t *code, size_t available, struct instruction *out)
     if (form & (M | G)) {
         if (at >= limit)
             return;
+        out->load_parts = load_parts(opcode, two_bytes, repeat, code[at]);
         if ((form & G) && (code[at] & 0x38) <= 8)
             form |= opcode == 0xf6 ? B : Z;
         at += modrm_length(code + at, limit - at);

@@ -59,6 +59,7 @@ static void step_over_watched(struct clock *c)
 
     c->watch_first = NEVER;
     c->watch_end = 0;
+    c->watch_loads = 0;
     c->watch_write = 0;
     for (uint64_t i = 0; i < c->nr_watches; i++)
         c->watches[i].hit = 0;
@@ -73,7 +74,7 @@ static void step_over_watched(struct clock *c)
     c->deadline = deadline;
     if (reads)
         e->tlb_flush(e->cpu);
-    c->epoch += 1 << 16; /* its stores may have been to code */
+    new_epoch(c); /* its stores may have been to code */
     if (c->event != EVENT_DEADLINE)
         return;
     if (c->watch_first != NEVER) {
@@ -91,7 +92,7 @@ uint64_t xdbg_run(struct clock *c)
     struct engine *e = &c->engine;
 
     apply_pending(c);
-    c->epoch += 1 << 16;
+    new_epoch(c);
     c->event = EVENT_NONE;
     c->single_count = NEVER;
     c->skip_pc = *e->eip;
@@ -125,19 +126,22 @@ void xdbg_translation_hook(void *uc, struct translation *now, struct translation
     c->fresh_pc = now->pc;
     c->fresh_size = now->size;
     c->fresh_icount = now->icount;
-    c->lines[LINE_OF(now->pc)].tag = 0;
+    struct line *line = &c->lines[LINE_OF(now->pc)];
+    if (line->key)
+        line->key = INVALID_KEY;
 }
 
 /* The clock of one engine, whose `engine` part the caller has filled; NULL without memory. */
 struct clock *xdbg_create(const struct engine *engine)
 {
-    struct clock *c = calloc(1, sizeof(*c));
+    struct clock *c = aligned_alloc(64, (sizeof(*c) + 63) & ~(size_t)63);
 
     if (!c)
         return NULL;
+    memset(c, 0, sizeof(*c));
     c->engine = *engine;
-    c->epoch = 1 << 16;
     c->rflags = 2;
+    c->rdtsc_allowed = 1;
     c->rep_count = NEVER;
     if (blocks_create(c))
         return c;

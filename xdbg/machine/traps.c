@@ -35,7 +35,7 @@ static bool canonical(uint64_t vaddr)
 /* Is `rip` in the block that was entered last? Else the engine faulted between blocks. */
 static bool in_last_block(const struct clock *c, uint64_t rip)
 {
-    return c->last && rip - c->last->pc < (c->last->tag & 0xffff);
+    return c->last && rip - c->last->pc < c->last->block->size;
 }
 
 /* A fetch from `rip` on, or from a later page of the block that begins there, faulted. Nothing of the block has run. */
@@ -74,7 +74,7 @@ void xdbg_interrupt_hook(void *uc, uint32_t vector, struct clock *c)
     *e->cflags_next_tb = ~0u;
     c->limit = 0;
     if (software) { /* it ended its block */
-        uint64_t length = c->last ? (c->last->tag & 0xffff) - c->last->block->last_offset : 0;
+        uint64_t length = c->last ? c->last->block->size - c->last->block->last_offset : 0;
         c->last = NULL;
         raise_exception(c, vector, 0, length, 0);
         return;
@@ -127,7 +127,7 @@ void xdbg_syscall_hook(void *uc, struct clock *c)
 {
     (void)uc;
     if (c->last)
-        *c->engine.eip = c->last->pc + (c->last->tag & 0xffff);
+        *c->engine.eip = c->last->pc + c->last->block->size;
     c->last = NULL;
     leave(c, EVENT_SYSCALL);
     restart(c, 0);

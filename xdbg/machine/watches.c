@@ -53,6 +53,24 @@ static void note(struct clock *c, uint64_t maddr, uint64_t size, uint64_t access
     }
 }
 
+/*
+ * A load runs on into the page behind. If that is the first part of a longer load, the parts that follow are in that page; they
+ * will not be announced, as it is in the TLB by then.
+ */
+static void note_next_page(struct clock *c, uint64_t maddr, uint64_t size)
+{
+    struct instruction instruction;
+
+    if (c->last && c->watch_loads == 0) {
+        decode(c->last->block->bytes, c->last->block->size, &instruction);
+        if (instruction.load_parts > size)
+            size = instruction.load_parts;
+    }
+    for (uint64_t i = 0; i < c->nr_predecessors; i++)
+        if (c->predecessors[i].maddr == PAGE_BASE(maddr))
+            note(c, c->predecessors[i].next, PAGE_OFFSET(maddr) + size - PAGE, READ);
+}
+
 /* Leave the instruction, to be stepped. */
 static _Noreturn void hit(struct clock *c)
 {
@@ -73,9 +91,9 @@ bool xdbg_watch_hook(void *uc, int type, uint64_t maddr, int size, int64_t value
         if (!c->watch_step)
             hit(c);
         note(c, maddr, (uint64_t)size, READ);
-        for (uint64_t i = 0; runs_on && i < c->nr_predecessors; i++)
-            if (c->predecessors[i].maddr == PAGE_BASE(maddr))
-                note(c, c->predecessors[i].next, PAGE_OFFSET(maddr) + (uint64_t)size - PAGE, READ);
+        if (runs_on)
+            note_next_page(c, maddr, (uint64_t)size);
+        c->watch_loads++;
         return true;
     }
     if (!c->watch_step) {

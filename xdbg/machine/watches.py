@@ -15,15 +15,18 @@ from typing import Final
 
 from xdbg.abi.frames import PAGE_SHIFT, PAGE_SIZE, Mfn
 
-from . import engine_state
-from .clock import Clock, PredecessorEntry, WatchEntry, find_predecessors
+from .clock import (
+    Clock,
+    PredecessorEntry,
+    WatchEntry,
+    add_watch_hook,
+    find_predecessors,
+    remove_watch_hook,
+)
+from .engine_state import PROT_ALL, PROT_EXEC, PROT_READ, Protection
 from .ram import Ram
 from .stoppoints import Access, Watch
 
-_PROT_READ: Final = 1
-_PROT_WRITE: Final = 2
-_PROT_EXEC: Final = 4
-_PROT_ALL: Final = _PROT_READ | _PROT_WRITE | _PROT_EXEC
 _KEEP_ENTRIES: Final = 64
 """For how many entries an unwatched frame stays protected."""
 _LONGEST_ACCESS: Final = 16
@@ -38,11 +41,13 @@ class Watches:
         self._library = library
         self._handle = handle
         self._ram = ram
+        self._frames = Protection(library, handle)
         self._watches: list[Watch] = []
         self._applied: list[Watch] = []
         self._entries: ctypes.Array[WatchEntry] = (WatchEntry * 0)()
         self._predecessors: ctypes.Array[PredecessorEntry] = (PredecessorEntry * 0)()
         self._protection: dict[Mfn, int] = {}
+        self._hooks: dict[Mfn, int] = {}
         self._unwatched_for: dict[Mfn, int] = {}
         self._has_edges = False
         self.dirty = False
@@ -97,16 +102,16 @@ class Watches:
         wanted: dict[Mfn, int] = {}
         edges: dict[int, int] = {}
         for watch in self._applied:
-            protection = _PROT_EXEC if watch.access & Access.READ else _PROT_EXEC | _PROT_READ
+            protection = PROT_EXEC if watch.access & Access.READ else PROT_EXEC | PROT_READ
             end = watch.maddr + watch.length
             for frame in range(watch.maddr >> PAGE_SHIFT, (end - 1 >> PAGE_SHIFT) + 1):
-                wanted[Mfn(frame)] = wanted.get(Mfn(frame), _PROT_ALL) & protection
+                wanted[Mfn(frame)] = wanted.get(Mfn(frame), PROT_ALL) & protection
                 if watch.maddr < (frame << PAGE_SHIFT) + _LONGEST_ACCESS - 1:
                     edges[frame << PAGE_SHIFT] = wanted[Mfn(frame)]
         pairs = [pair for edge in edges for pair in find_predecessors(self._clock, edge)]
         for before, edge in pairs:
             frame = Mfn(before >> PAGE_SHIFT)
-            wanted[frame] = wanted.get(frame, _PROT_ALL) & edges[edge]
+            wanted[frame] = wanted.get(frame, PROT_ALL) & edges[edge]
         self._predecessors = (PredecessorEntry * len(pairs))(*pairs)
         self._clock.predecessors = ctypes.addressof(self._predecessors)
         self._clock.nr_predecessors = len(pairs)
@@ -122,19 +127,24 @@ class Watches:
         for frame in [frame for frame in self._protection if frame not in wanted]:
             # a frame held against reads slows each of them, one held against stores hardly does
             age = self._unwatched_for[frame] = self._unwatched_for.get(frame, 0) + 1
-            if age > _KEEP_ENTRIES or not self._protection[frame] & _PROT_READ:
+            if age > _KEEP_ENTRIES or not self._protection[frame] & PROT_READ:
                 del self._unwatched_for[frame]
-                changed |= self._set_protection(frame, _PROT_ALL)
+                changed |= self._set_protection(frame, PROT_ALL)
         if changed:
             # splitting the engine's RAM moves its own names of machine addresses, by which it keys code and TLB
             self._clock.code_pending = self._clock.tlb_pending = True
 
     def _set_protection(self, frame: Mfn, protection: int) -> bool:
-        if self._protection.get(frame, _PROT_ALL) == protection:
+        before = self._protection.get(frame, PROT_ALL)
+        if before == protection:
             return False
-        engine_state.protect(self._library, self._handle, frame << PAGE_SHIFT, PAGE_SIZE, protection)
-        if protection == _PROT_ALL:
+        self._frames.set(frame << PAGE_SHIFT, PAGE_SIZE, before, protection)
+        if protection == PROT_ALL:
             del self._protection[frame]
+            remove_watch_hook(self._library, self._handle, self._hooks.pop(frame))
         else:
             self._protection[frame] = protection
+            if frame not in self._hooks:
+                at = frame << PAGE_SHIFT
+                self._hooks[frame] = add_watch_hook(self._library, self._handle, self._clock, at, PAGE_SIZE)
         return True

@@ -111,7 +111,7 @@ def _owners(hv: "Hypervisor", count: _Recount) -> None:
 
 
 def _vcpus(hv: "Hypervisor", count: _Recount) -> None:
-    """Base pointers, GDTs and LDTs."""
+    """Base pointers, GDTs and LDTs, vcpu_info where the guest put it, rings that backends have mapped."""
     for domain in hv.domains.values():
         for vcpu in domain.vcpus:
             if vcpu.guest_table != INVALID_MFN:
@@ -122,6 +122,10 @@ def _vcpus(hv: "Hypervisor", count: _Recount) -> None:
                 count.hold(mfn, PGT_SEG_DESC_PAGE)
             for _, mfn in ldt_pages(vcpu):
                 count.hold(mfn, PGT_SEG_DESC_PAGE)
+            if vcpu.vcpu_info >> PAGE_SHIFT != domain.shared_info:
+                count.hold(vcpu.vcpu_info >> PAGE_SHIFT, PGT_WRITABLE_PAGE)
+        for mfn in domain.grant_table.backend_frames:
+            count.hold(mfn, PGT_WRITABLE_PAGE)
 
 
 def _entries(hv: "Hypervisor", table: int) -> list[int]:

@@ -15,6 +15,7 @@ from .vcpu import Vcpu
 BATCH: Final = 4096
 """Elements of a list between two continuations."""
 _SYSCALL_LENGTH: Final = 2
+_U64: Final = (1 << 64) - 1
 _ARGUMENTS: Final = (RDI, RSI, RDX, R10, R8, R9)
 
 
@@ -27,5 +28,5 @@ def create_continuation(vcpu: Vcpu, *args: int) -> None:
     """Make the vcpu's next instruction the same hypercall with these arguments. The handler then returns None."""
     cpu = vcpu.domain.hv.cpu
     for register, value in zip(_ARGUMENTS, args, strict=False):
-        cpu.gpr[register] = value
+        cpu.gpr[register] = value & _U64
     cpu.rip -= _SYSCALL_LENGTH

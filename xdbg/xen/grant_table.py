@@ -26,6 +26,8 @@ from .faults import HypercallError
 from .guest_access import copy_to_guest, read_struct, write_struct
 from .heap import OutOfFramesError
 from .hypercall import hypercall
+from .page_info import PGT_WRITABLE_PAGE
+from .page_table_types import get_page_and_type
 from .vcpu import Vcpu
 
 if TYPE_CHECKING:
@@ -45,6 +47,8 @@ class GrantTable:
     domain: "Domain"
     frames: list[Mfn] = field(default_factory=list)
     version: int = 1
+    backend_frames: list[Mfn] = field(default_factory=list)
+    """Frames of the domain that a backend has mapped, writable, for as long as the domain lives."""
 
     @classmethod
     def create(cls, domain: "Domain") -> Self:
@@ -70,7 +74,12 @@ class GrantTable:
         return GrantEntryV1.at(self.domain.hv.ram, self.entry_maddr(ref))
 
     def set_entry(self, ref: int, flags: int, domid: int, frame: Mfn) -> None:
-        """Fill an entry on the domain's behalf, as its builder does. `frame` is a gfn, for a PV domain an mfn."""
+        """Grant a ring to a backend on the domain's behalf, as its builder does; `frame` is a gfn, for PV an mfn.
+
+        The backend is part of this Xen and maps the frame at once: it stays a writable page, and allocated.
+        """
+        get_page_and_type(self.domain.hv, frame, self.domain.domid, PGT_WRITABLE_PAGE)
+        self.backend_frames.append(frame)
         entry = self.entry(ref)
         entry.domid = domid
         entry.frame = frame

@@ -6,6 +6,7 @@ guest's kernel runs there), by an L3 that slot 256 of every L4 leads to.
 """
 
 from array import array
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from xdbg.abi.frames import INVALID_MFN, PAGE_SHIFT, Mfn, Pfn
@@ -25,18 +26,19 @@ _LEAF: Final = PTE_PRESENT | PTE_USER | PTE_ACCESSED | PTE_DIRTY | PTE_NX
 class M2p:
     """The table of the machine `hv`, all invalid at first. `l3` is the root of the mapping that guests read it by."""
 
-    __slots__ = ("frame", "l3", "nr_table_frames", "words")
+    __slots__ = ("first", "frame", "l3", "nr_frames", "nr_table_frames", "ram")
 
     def __init__(self, hv: "Hypervisor") -> None:
-        nr_frames = hv.page_info.nr_frames
-        self.nr_table_frames = -(-nr_frames // PTES_PER_TABLE)
+        self.ram = hv.ram
+        self.nr_frames = hv.page_info.nr_frames
+        self.nr_table_frames = -(-self.nr_frames // PTES_PER_TABLE)
         self.frame = hv.heap.alloc(DOMID_XEN, self.nr_table_frames)
         """Its first frame; the others follow."""
-        first = self.frame * PTES_PER_TABLE
-        words = hv.ram.q[first : first + self.nr_table_frames * PTES_PER_TABLE]
-        words[:] = array("Q", [INVALID_M2P_ENTRY]) * len(words)
-        self.words = words[:nr_frames]
-        hv.page_info.pfns = self.words
+        self.first = self.frame * PTES_PER_TABLE
+        """Index in `ram.q` of the entry of frame 0."""
+        nr_words = self.nr_table_frames * PTES_PER_TABLE
+        hv.ram.q[self.first : self.first + nr_words] = array("Q", [INVALID_M2P_ENTRY]) * nr_words
+        hv.page_info.m2p = self
 
         self.l3 = hv.heap.alloc(DOMID_XEN)
         nr_l1 = -(-self.nr_table_frames // PTES_PER_TABLE)
@@ -57,16 +59,27 @@ class M2p:
 
     def get(self, mfn: Mfn) -> Pfn:
         """The pfn of a frame, INVALID_M2P_ENTRY if it has none."""
-        return Pfn(int(self.words[mfn])) if 0 <= mfn < len(self.words) else Pfn(INVALID_M2P_ENTRY)
+        return Pfn(int(self.ram.q[self.first + mfn])) if 0 <= mfn < self.nr_frames else Pfn(INVALID_M2P_ENTRY)
 
     def set(self, mfn: Mfn, pfn: int) -> None:
         """Pair a frame with a pfn (any 64-bit number: guests choose it for their own frames)."""
-        self.words[mfn] = pfn
+        self.ram.q[self.first + mfn] = pfn
 
     def set_range(self, mfn: Mfn, pfn: Pfn, nr: int) -> None:
         """Pair `nr` frames with as many pfns, both in a row."""
-        self.words[mfn : mfn + nr] = array("Q", range(pfn, pfn + nr))
+        first = self.first + mfn
+        self.ram.q[first : first + nr] = array("Q", range(pfn, pfn + nr))
 
     def invalidate(self, mfn: Mfn) -> None:
         """The frame is in no p2m any more."""
-        self.words[mfn] = INVALID_M2P_ENTRY
+        self.ram.q[self.first + mfn] = INVALID_M2P_ENTRY
+
+    def frames_with(self, pfn: Pfn) -> Iterator[Mfn]:
+        """Every frame that is paired with `pfn`, ascending."""
+        pattern = pfn.to_bytes(8, "little")
+        raw = bytes(self.ram.buffer[self.first * 8 : (self.first + self.nr_frames) * 8])
+        at = raw.find(pattern)
+        while at >= 0:
+            if at % 8 == 0:
+                yield Mfn(at // 8)
+            at = raw.find(pattern, at + 1)

@@ -13,10 +13,13 @@ The table is a few arrays: plain data, copied and compared as such. The rules of
 """
 
 from array import array
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from xdbg.abi.frames import INVALID_MFN, Mfn, Pfn
 from xdbg.abi.mmu import DOMID_INVALID
+
+if TYPE_CHECKING:
+    from .m2p import M2p
 
 PGT_COUNT_MASK: Final = (1 << 25) - 1
 """Type references of a frame."""
@@ -52,7 +55,7 @@ class PageInfoTable:
     entries in it as positive numbers: never both, so that linear tables make no chains. Xen: linear_pt_count.
     """
 
-    __slots__ = ("flags", "linear", "nr_frames", "owners", "perdomain_l3", "pfns", "refs", "types")
+    __slots__ = ("flags", "linear", "m2p", "nr_frames", "owners", "perdomain_l3", "refs", "types")
 
     def __init__(self, nr_frames: int) -> None:
         self.nr_frames = nr_frames
@@ -61,8 +64,8 @@ class PageInfoTable:
         self.types = array("I", [0]) * nr_frames
         self.flags = bytearray(nr_frames)
         self.linear: dict[int, int] = {}
-        self.pfns: memoryview | None = None
-        """The M2P's words, by mfn, once the M2P exists."""
+        self.m2p: M2p | None = None
+        """The table that pairs frames with pfns, once it exists."""
         self.perdomain_l3: dict[int, Mfn] = {}
         """Each domain's own L3 in Xen's part of the address space. Xen: arch_domain.perdomain_l3_pg."""
 
@@ -142,21 +145,6 @@ class PageInfoTable:
 
         The M2P of a domain's own frames is the guest's to write: several frames may claim one pfn.
         """
-        if self.pfns is None or not 0 <= pfn < INVALID_MFN:
+        if self.m2p is None or not 0 <= pfn < INVALID_MFN:
             return None
-        # A built domain is one contiguous run of frames: guess from its first frame before searching.
-        try:
-            first = self.owners.index(domid)
-        except ValueError:
-            return None
-        for guess in (first - int(self.pfns[first]) + pfn, first + pfn):
-            if 0 <= guess < self.nr_frames and self.owners[guess] == domid and self.pfns[guess] == pfn:
-                return Mfn(guess)
-        pattern = pfn.to_bytes(8, "little")
-        words = bytes(self.pfns)
-        at = words.find(pattern)
-        while at >= 0:
-            if at % 8 == 0 and self.owners[at // 8] == domid:
-                return Mfn(at // 8)
-            at = words.find(pattern, at + 1)
-        return None
+        return next((mfn for mfn in self.m2p.frames_with(pfn) if self.owners[mfn] == domid), None)

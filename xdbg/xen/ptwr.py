@@ -74,7 +74,7 @@ def _ldt_mapping_fault(vcpu: Vcpu, cr2: Vaddr, error_code: int) -> bool:
     if map_ldt_shadow_page(vcpu, offset):
         _observe(vcpu, cr2, f"page of the LDT mapped, offset {offset:#x}")
         return True
-    fault = vcpu.ldt_base + offset
+    fault = vcpu.ldt_base + offset & _U64
     if _CANONICAL_LOW_END <= fault < HYPERVISOR_VIRT_START:
         low_bits = SelectorErrorCode.EXT | SelectorErrorCode.IDT | SelectorErrorCode.TI
         inject(vcpu, Vector.GP, offset & ~low_bits & 0xFFFF | SelectorErrorCode.TI)
@@ -181,7 +181,7 @@ def _retire(vcpu: Vcpu, store: Store, rflags: int) -> None:
             count.write(vcpu, count.read(vcpu) - 1 & mask)
             done = count.read(vcpu) == 0
     if done:
-        cpu.rip += store.length
+        cpu.rip = cpu.rip + store.length & _U64
     cpu.rflags = rflags & ~Rflags.RF
     if rflags & Rflags.TF:
         vcpu.debugreg[6] |= Dr6.BS

