@@ -39,22 +39,24 @@ def test_ctrl_c_in_a_process(processes, pids_of):
 
 def test_ctrl_c_in_an_idle_guest(xdbg_gdb):
     gdb = xdbg_gdb("tick")
-    gdb.run("break block")
+    gdb.run("tbreak main")
     gdb.cont()
-    gdb.run("delete")
-    # Without a timer nothing will ever wake it.
-    gdb.run("tbreak hypercall_set_timer_op")
+    gdb.start_running("jump block")  # no timer is set: nothing will ever wake it
+    for _ in range(3):
+        assert gdb.interrupt().signal == "SIGINT"
+        assert "block" in gdb.backtrace()
+        count = gdb.instructions
+        gdb.start_running()
+    gdb.interrupt()
+    assert gdb.instructions == count
+
+
+def test_breakpoint_set_after_ctrl_c_is_hit(xdbg_gdb):
+    gdb = xdbg_gdb("tasks", "--append", "init=/bin/spin")
     gdb.start_running()
-    assert gdb.interrupt().reason in {"signal-received", "breakpoint-hit"} or True
-
-
-def test_breakpoint_set_after_ctrl_c_is_hit(processes):
-    processes.run("delete")
-    processes.start_running()
-    stop = processes.interrupt()
-    if not stop.ended:
-        processes.run("break on_event")
-        assert processes.cont().ended or True
+    gdb.interrupt()
+    gdb.run("break schedule")
+    assert gdb.cont().function == "schedule"
 
 
 @pytest.mark.parametrize("command", ["next", "finish", "until", "stepi 100000000"])

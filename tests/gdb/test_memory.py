@@ -46,7 +46,7 @@ def test_strings(counter):
 
 
 def test_find(counter):
-    found = counter.run('find /b 0x403000, 0x403fff, "counter %s: round"'[:24] + ', "counter "')
+    found = counter.run('find 0x403000, 0x403fff, {char[8]}"counter "')
     assert "pattern" in found
     assert re.search(r"0x403\w{3}", found)
 
@@ -57,7 +57,7 @@ def test_find_of_what_is_not_there(counter):
 
 def test_compare_sections(counter):
     text = counter.run("compare-sections")
-    assert "Section .text, range 0x401000 -- 0x4020a0: matched." in text or ".text" in text
+    assert re.search(r"Section .text, range 0x401000 -- \w+: matched", text)
     assert "MIS-MATCHED" not in text
 
 
@@ -80,7 +80,7 @@ def test_dump_and_restore(counter, tmp_path):
 
 
 def test_a_hundred_kilobytes_at_once(processes, tmp_path):
-    start = processes.number("&start_info->mfn_list") and processes.number("start_info->mod_start")
+    start = processes.number("start_info->mod_start")
     length = processes.number("start_info->mod_len")
     assert length > 100_000
     processes.run(f"dump binary memory {tmp_path / 'module'} {start} {start + length}")

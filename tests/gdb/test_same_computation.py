@@ -1,0 +1,88 @@
+"""A breakpoint, a step and a watch do not change what the guest computes: the same text, at the same instructions."""
+
+import pytest
+
+
+def ends_as_undebugged(gdb, plain):
+    gdb.run("delete")
+    gdb.select(1)
+    assert gdb.run_to_end().reason == "exited-normally"
+    assert gdb.instructions == plain.instructions
+    assert gdb.guest.stop() == plain.console
+
+
+@pytest.mark.parametrize("guest", ["hello", "int3", "traps", "tick", "tasks"])
+def test_gdb_that_only_looks_on(xdbg_gdb, undebugged, guest):
+    ends_as_undebugged(xdbg_gdb(guest), undebugged(guest))
+
+
+def test_breakpoints_in_the_kernel(xdbg_gdb, undebugged):
+    gdb = xdbg_gdb("tasks")
+    for place in ("task_sleep", "on_exception", "trace", "address_space_switch if 0", "*entry_stubs"):
+        gdb.run(f"break {place}")
+    for _ in range(40):
+        gdb.cont()
+        gdb.backtrace()
+    ends_as_undebugged(gdb, undebugged("tasks"))
+
+
+def test_steps_in_the_kernel_across_upcalls_and_hypercalls(xdbg_gdb, undebugged):
+    gdb = xdbg_gdb("tick")
+    gdb.run("break timer_while_running")
+    gdb.cont()
+    for command in ("stepi 3000", "next", "next", "stepi 10", "finish"):
+        gdb.go(command)
+    ends_as_undebugged(gdb, undebugged("tick"))
+
+
+def test_steps_through_system_call_entry_and_return(processes, undebugged):
+    for _ in range(10):
+        processes.go("stepi 97")
+    ends_as_undebugged(processes, undebugged("tasks"))
+
+
+def test_breakpoints_and_steps_in_processes(counter, debuggee, undebugged):
+    counter.run("set schedule-multiple on")
+    counter.run("break square if x % 5 == 0")
+    counter.run("break step")
+    for _ in range(10):
+        counter.cont()
+        counter.stepi()
+        counter.step()
+        counter.next()
+    for number in (2, 3):
+        counter.run(f"detach inferiors {number}")
+    ends_as_undebugged(counter, undebugged("tasks"))
+
+
+def test_watches_in_kernel_and_process(counter, undebugged):
+    counter.run("watch total")
+    counter.run("awatch mean")
+    for _ in range(30):
+        counter.cont()
+    counter.select(1)
+    counter.run("watch current")
+    counter.run("rwatch slice_end")
+    for _ in range(30):
+        counter.cont()
+    counter.run("detach inferiors 2")
+    ends_as_undebugged(counter, undebugged("tasks"))
+
+
+def test_memory_registers_and_monitor_commands_only_look(counter, undebugged):
+    for command in ("info registers all", "info proc mappings", "monitor ps", "monitor events", "monitor walk $rip"):
+        counter.run(command)
+    counter.run("monitor info vcpu")
+    counter.run("compare-sections")
+    counter.run("detach")
+    ends_as_undebugged(counter, undebugged("tasks"))
+
+
+def test_interrupts(xdbg_gdb, undebugged):
+    gdb = xdbg_gdb("tasks")
+    for _ in range(5):
+        gdb.start_running()
+        if gdb.interrupt().ended:
+            break
+    else:
+        ends_as_undebugged(gdb, undebugged("tasks"))
