@@ -2,7 +2,7 @@
 
 import subprocess
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -25,7 +25,7 @@ RX = PTE_PRESENT | PTE_USER
 RWX = RX | PTE_RW
 
 
-@lru_cache(maxsize=None)
+@cache
 def assemble(source: str, at: int = CODE) -> bytes:
     """Machine code of Intel-syntax assembly, to run at `at`."""
     with TemporaryDirectory() as folder:

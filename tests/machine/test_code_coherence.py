@@ -87,10 +87,10 @@ def test_a_page_that_is_mapped_elsewhere_runs_the_new_frame(guest):
 
 def test_self_modifying_code_on_one_page_is_seen_at_once_and_counted_exactly(guest):
     # the store changes the next instruction, in the same block: inc ebx (2 bytes) to nop; nop and back
+    flip = 0x536F  # ff c3 ^ 90 90
     source = (
-        "xor ecx, ecx; again: xor word ptr [rip + 1f], 0x53c3 ^ 0; 1: inc ebx; inc ecx; cmp ecx, 10; jne again; syscall"
+        f"xor ecx, ecx; again: xor word ptr [rip + 1f], {flip}; 1: inc ebx; inc ecx; cmp ecx, 10; jne again; syscall"
     )
-    source = source.replace("0x53c3 ^ 0", "0x536f")  # ff c3 ^ 90 90
     machine = guest(source, RWX)
     stepping = guest(source, RWX)
     assert machine.run_to_end() == SyscallExit()
@@ -104,7 +104,10 @@ def test_self_modifying_code_on_one_page_is_seen_at_once_and_counted_exactly(gue
 
 @pytest.mark.parametrize("padding", [0, 3])
 def test_a_rep_that_overwrites_itself_is_counted_exactly(guest, padding):
-    source = f"mov eax, 0x90909090; lea rdi, [rip + 1f]; mov ecx, 3; .skip {padding}, 0x90; rep stosb; 1: int3; int3; int3; syscall"
+    source = (
+        f"mov eax, 0x90909090; lea rdi, [rip + 1f]; mov ecx, 3; .skip {padding}, 0x90; rep stosb;"
+        "1: int3; int3; int3; syscall"
+    )
     machine, stepping = guest(source, RWX), guest(source, RWX)
     assert machine.run_to_end() == SyscallExit()
     while stepping.cpu.step() != SyscallExit():
@@ -114,8 +117,8 @@ def test_a_rep_that_overwrites_itself_is_counted_exactly(guest, padding):
 
 def test_a_loop_that_keeps_rewriting_a_function_on_its_page_is_counted_exactly(guest):
     source = (
-        "mov ecx, 30; again: mov word ptr [rip + f], 0x9090; call f; mov word ptr [rip + f], 0x9066; call f; loop again;"
-        "syscall; f: nop; nop; ret"
+        "mov ecx, 30; again: mov word ptr [rip + f], 0x9090; call f; mov word ptr [rip + f], 0x9066; call f;"
+        "loop again; syscall; f: nop; nop; ret"
     )
     machine, stepping = guest(source, RWX), guest(source, RWX)
     assert machine.run_to_end() == SyscallExit()

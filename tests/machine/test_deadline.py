@@ -6,12 +6,11 @@ import pytest
 
 from xdbg.machine.cpu import Cpu
 from xdbg.machine.exits import DeadlineExit, ExceptionExit, Exit, StepExit, SyscallExit
+from xdbg.machine.paging import read_virtual
 
 from .conftest import CODE, DATA, FOREVER, RX, Guest, GuestMaker
 
-Seen = tuple[Exit, int, int, bytes]
-
-# Each is position-independent, leaves r12-r15 alone and comes out at its end (exits are resumed behind the instruction).
+# Each is position-independent, leaves r12-r15 alone and comes out at its end (exits are resumed behind it).
 PIECES = [
     "inc rax",
     "lea rbx, [rax + rbx * 2 + 7]; rol rbx, 3",
@@ -76,14 +75,7 @@ def resume(machine: Guest, result: Exit) -> None:
     """What a hypervisor might do: skip the instruction that faulted."""
     cpu = machine.cpu
     if isinstance(result, ExceptionExit) and not result.software:
-        code = machine.ram.read(CODE_AT(machine, cpu.rip), 1)
-        cpu.rip += LENGTHS[code]
-
-
-def CODE_AT(machine: Guest, vaddr: int) -> int:
-    from xdbg.machine.paging import walk
-
-    return walk(machine.ram, machine.cpu.cr3, vaddr).maddr
+        cpu.rip += LENGTHS[read_virtual(machine.ram, cpu.cr3, cpu.rip, 1)]
 
 
 def digest(cpu: Cpu, machine: Guest) -> tuple[object, ...]:

@@ -169,4 +169,4 @@ def test_a_triple_of_stack_faults_are_three_page_faults(guest: GuestMaker):
     machine = guest("xor esp, esp; push rax")
     for _ in range(3):
         assert machine.run_to_end() == ExceptionExit(14, 6, cr2=(1 << 64) - 8)
-    assert STACK_TOP != machine.cpu.gpr[RSP]
+    assert machine.cpu.gpr[RSP] != STACK_TOP

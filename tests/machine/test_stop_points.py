@@ -106,7 +106,9 @@ def test_one_on_an_emulated_or_faulting_instruction_comes_before_it(guest):
 
 
 def test_many_stop_points_and_steps_leave_count_and_state_alone(guest):
-    source = "mov ecx, 50; again: push rax; inc rax; pop rbx; call 1f; loop again; syscall; 1: lea rdx, [rax + rbx]; ret"
+    source = (
+        "mov ecx, 50; again: push rax; inc rax; pop rbx; call 1f; loop again; syscall; 1: lea rdx, [rax + rbx]; ret"
+    )
     plain = guest(source)
     assert plain.run_to_end() == SyscallExit()
     machine = guest(source)

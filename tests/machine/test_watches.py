@@ -1,4 +1,5 @@
-"""A watch stops behind the instruction that touched its bytes, whatever kind of access it was, and changes nothing else."""
+"""A watch stops behind the instruction that touched its bytes, whatever kind of access it was, and changes nothing
+else."""
 
 import pytest
 
@@ -6,7 +7,7 @@ from xdbg.machine.exits import DeadlineExit, ExceptionExit, StepExit, SyscallExi
 from xdbg.machine.registers import RAX, RCX, RDI, RSI, RSP
 from xdbg.machine.stoppoints import Access, Watch
 
-from .conftest import CODE, DATA, FOREVER, R, RW, RWX, STACK_TOP, Guest, assemble
+from .conftest import CODE, DATA, FOREVER, RW, RWX, STACK_TOP, Guest, R, assemble
 
 FRAME = 65 << 12  # behind DATA
 NEXT = 80 << 12  # behind the page after DATA

@@ -220,7 +220,7 @@ EXCHANGES = {
         (b"qRcmd,%s" % b"hi".hex().encode(), [b"O" + b"hi on 4194305\n".hex().encode(), b"OK"]),
         (
             b"qRcmd,%s" % b"fail".hex().encode(),
-            [b"O" + b"fail on 4194305\n".hex().encode(), b"O" + b"it failed\n".hex().encode(), b"E22"],
+            [b"O" + b"fail on 4194305\n".hex().encode(), b"O" + b"it failed\n".hex().encode(), b"OK"],
         ),
         (b"qRcmd,6", b"E22"),
     ],

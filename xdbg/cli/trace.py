@@ -7,13 +7,11 @@ from typing import TextIO
 
 import click
 
-from xdbg.guestos.symbols import SymbolTable
 from xdbg.session.console import Terminal
 from xdbg.session.run import run_to_end
+from xdbg.session.trace import make_recorder
 from xdbg.trace.events import DEFAULT_KINDS, EVENT_KINDS, parse_kinds
 from xdbg.trace.formats import FORMATS
-from xdbg.trace.recorder import Recorder
-from xdbg.trace.symbols import ProfileProcesses
 
 from .options import UsageFailure, domain_options, launch_domain, limit_options
 from .run import report
@@ -56,12 +54,7 @@ def command(
                 stream = stack.enter_context(output.open("w", encoding="utf-8", newline="\n"))
             except OSError as error:
                 raise UsageFailure(f"{output}: {error.strerror or error}") from error
-        launched.hv.observer = Recorder(
-            [FORMATS[form](stream)],
-            kinds,
-            kernel=SymbolTable.from_elf(launched.image.elf),
-            processes=ProfileProcesses(launched.profile()),
-        )
+        launched.hv.observer = make_recorder(launched, stream, form, kinds)
         terminal = Terminal(sys.stderr.buffer if output is None else sys.stdout.buffer, sys.stdin.fileno())
         outcome = run_to_end(launched, terminal, max_instructions=max_instructions, timeout=timeout)
     sys.exit(report(launched, outcome))

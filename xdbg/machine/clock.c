@@ -22,6 +22,7 @@
 
 #include "clock.h"
 
+enum { MANY_RESTARTS = 1000 }; /* two or three are usual before a block runs */
 static const uint32_t TB_CLUSTER = 0xff000000; /* the engine's blocks are of no cluster */
 
 /* Stop the engine at the next chance; the event says why. */
@@ -36,6 +37,10 @@ _Noreturn void restart(struct clock *c, unsigned limit)
 {
     *c->engine.cflags_next_tb = limit ? limit : ~0u;
     c->limit = limit;
+    if (++c->restarts > MANY_RESTARTS && c->event == EVENT_NONE) { /* the engine does not do as it is told */
+        c->arg[0] = 0;
+        leave(c, EVENT_ENGINE);
+    }
     c->engine.loop_exit(c->engine.cpu);
     __builtin_unreachable();
 }
@@ -134,6 +139,7 @@ void note_rep(struct clock *c, uint64_t pc)
 static void run_block(struct clock *c, struct line *line)
 {
     c->last = line;
+    c->restarts = 0;
     c->count += line->icount;
     if (c->count == c->deadline) {
         /* Stop after this block, without translating what follows: that might fault. */

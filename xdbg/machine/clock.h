@@ -189,6 +189,7 @@ struct clock {
     uint64_t fresh_size;
     uint64_t fresh_icount;
     uint64_t limit; /* of the block that the engine was told to run next */
+    uint64_t restarts; /* since a block ran */
     uint64_t skip_pc;
     uint64_t skip_count;
     uint64_t rep_pc; /* the last instruction retired was an iteration of the rep here, at `rep_count` */

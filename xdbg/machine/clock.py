@@ -1,4 +1,6 @@
-"""The compiled clock as Python sees it: its C structures, its functions, and its events. See clock.c for how it works."""
+"""The compiled clock as Python sees it: its C structures, its functions, and its events. See clock.c for how it
+works.
+"""
 
 import ctypes
 import importlib.machinery
@@ -61,10 +63,32 @@ class Engine(ctypes.Structure):
 
     _fields_ = [
         (name, ctypes.c_void_p)
-        for name in (
-            "uc emu_start emu_stop reg_read reg_write ctl vmem_translate loop_exit tlb_flush tb_flush tb_lookup cpu "
-            "cflags_next_tb icount_high regs eip eflags hflags cr error_code exception_is_int dr old_exception ram"
-        ).split()
+        for name in [
+            "uc",
+            "emu_start",
+            "emu_stop",
+            "reg_read",
+            "reg_write",
+            "ctl",
+            "vmem_translate",
+            "loop_exit",
+            "tlb_flush",
+            "tb_flush",
+            "tb_lookup",
+            "cpu",
+            "cflags_next_tb",
+            "icount_high",
+            "regs",
+            "eip",
+            "eflags",
+            "hflags",
+            "cr",
+            "error_code",
+            "exception_is_int",
+            "dr",
+            "old_exception",
+            "ram",
+        ]
     ] + [("ram_size", ctypes.c_uint64)]
 
 
@@ -114,7 +138,12 @@ def load_library() -> ctypes.CDLL:
             library.xdbg_run.argtypes = [ctypes.c_void_p]
             library.xdbg_set_rflags.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
             library.xdbg_destroy.argtypes = [ctypes.c_void_p]
-            library.xdbg_find_predecessors.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64]
+            library.xdbg_find_predecessors.argtypes = [
+                ctypes.c_void_p,
+                ctypes.c_uint64,
+                ctypes.c_void_p,
+                ctypes.c_uint64,
+            ]
             library.xdbg_find_predecessors.restype = ctypes.c_uint64
             library.xdbg_copy_changed_pages.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64]
             library.xdbg_copy_changed_pages.restype = ctypes.c_uint64
@@ -128,7 +157,9 @@ def copy_changed_pages(destination: int, source: int, size: int) -> int:
 
 
 def find_predecessors(clock: Clock, frame: int) -> list[tuple[int, int]]:
-    """The frames whose pages lie right before a page of `frame`, in the address space of the clock's CR3: (maddr, frame)."""
+    """The frames whose pages lie right before a page of `frame`, in the address space of the clock's CR3: (maddr,
+    frame).
+    """
     capacity = 16
     while True:
         found = (PredecessorEntry * capacity)()

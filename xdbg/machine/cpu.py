@@ -1,20 +1,22 @@
 """The one physical CPU: runs the guest at CPL 3 until an exit.
 
-`Cpu.enter` and `Cpu.step` run the guest; between them everything is at rest, and RAM, page tables and registers may be read and
-written at will. The engine's peculiarities end here; what the layers above may rely on:
+`Cpu.enter` and `Cpu.step` run the guest; between them everything is at rest, and RAM, page tables and registers may
+be read and written at will. The engine's peculiarities end here; what the layers above may rely on:
 
-* Exits are exact: see `exits`. `count` is the number of instructions retired since creation. A repeated string instruction
-  counts one for each iteration and one more for its end (RCX has become 0); one if RCX was 0 at its start. `step` moves by one
-  of that unit. The instruction behind `mov ss` is a step of its own.
-* Translated code follows RAM at each entry: code that the hypervisor, a device or the guest itself (through another mapping)
-  wrote before is what runs. Within one entry, stores through the mapping that is executed are seen at once, as on hardware;
-  stores through another mapping are seen at the next entry or `cpuid`, which is when x86 promises it.
-* The TLB is flushed by `cr3 =` and `flush_tlb` only, at the next entry. A page-table change without one may be seen or not.
+* Exits are exact: see `exits`. `count` is the number of instructions retired since creation. A repeated string
+  instruction counts one for each iteration and one more for its end (RCX has become 0); one if RCX was 0 at its start;
+  under the guest's own trap flag, the iterations only. `step` moves by one of that unit. The instruction behind
+  `mov ss` is a step of its own.
+* Translated code follows RAM at each entry: code that the hypervisor, a device or the guest itself (through another
+  mapping) wrote before is what runs. Within one entry, stores through the mapping that is executed are seen at once, as
+  on hardware; stores through another mapping are seen at the next entry or `cpuid`, which is when x86 promises it.
+* The TLB is flushed by `cr3 =` and `flush_tlb` only, at the next entry. A page-table change without one may be seen or
+  not.
 * The order of events at one place: deadline, then stop point, then the instruction's own exit.
 
-Known differences from hardware: #AC and SSE's #XM are never raised; a stack access to a non-canonical address is #GP, not #SS; a
-near jump to one faults at the target; A and D bits of page tables in a write-watched frame are not set by the page walk.
-AVX (VEX, EVEX) is #UD.
+Known differences from hardware: #AC and SSE's #XM are never raised; a stack access to a non-canonical address is #GP,
+not #SS; a near jump to one faults at the target; a read-modify-write of a page that is not present faults as a read.
+AVX (VEX, EVEX) is #UD, as are RDRAND, XSAVE, FSGSBASE.
 """
 
 import ctypes
@@ -38,7 +40,7 @@ from .exits import (
     WatchExit,
 )
 from .ram import Ram
-from .registers import RAX, RBX, RCX, RDX, TF, DR6_BS, Registers
+from .registers import DR6_BS, RAX, RBX, RCX, RDX, TF, Registers
 from .self_test import self_test
 from .state import CpuState
 from .stoppoints import StopPoints

@@ -1,13 +1,14 @@
 """The engine, opened by its C library, and where it keeps the state that its public interface does not show.
 
-Unicorn has no way to read an error code, to set the privilege level, to say "at most N instructions" of the next block, or to
-leave a block from a hook. All of that is there, in its CPU state. The fields are *located*: magic values are written through
-the public interface and searched for behind the pointers of the engine's handle. What can not be found so lies at a fixed
-distance from what can, and is checked to hold what it must hold in a new engine. `cpu.Cpu` then tests the whole by running
-code. Anything unexpected raises `EngineStateError`, which names the version that this was made for.
+Unicorn has no way to read an error code, to set the privilege level, to say "at most N instructions" of the next
+block, or to leave a block from a hook. All of that is there, in its CPU state. The fields are *located*: magic values
+are written through the public interface and searched for behind the pointers of the engine's handle. What can not be
+found so lies at a fixed distance from what can, and is checked to hold what it must hold in a new engine. `cpu.Cpu`
+then tests the whole by running code. Anything unexpected raises `EngineStateError`, which names the version that this
+was made for.
 
-The CPU state (`env`) begins with 16 general registers, RIP, RFLAGS without its lazily computed bits, the lazy flags, `hflags`
-(the bits that code depends on: CPL, mode, TS), six segment registers, LDT, TR, GDT, IDT and CR0-CR8.
+The CPU state (`env`) begins with 16 general registers, RIP, RFLAGS without its lazily computed bits, the lazy flags,
+`hflags` (the bits that code depends on: CPL, mode, TS), six segment registers, LDT, TR, GDT, IDT and CR0-CR8.
 """
 
 import ctypes
@@ -205,7 +206,9 @@ def _read(memory: int, address: int, length: int) -> bytes:
 
 
 def _find_cpu(memory: int, handle: ctypes.c_void_p, registers: bytes) -> tuple[int, int, int]:
-    """CPUState is what a pointer of the handle points to; it holds a pointer to its own `env`, which begins with the registers."""
+    """CPUState is what a pointer of the handle points to; it holds a pointer to its own `env`, which begins with the
+    registers.
+    """
     assert handle.value is not None
     for (pointer,) in struct.iter_unpack("<Q", _read(memory, handle.value, 0x400)):
         if pointer & 7 or not 0x1000 <= pointer < 1 << 47:
@@ -238,9 +241,9 @@ def _find_no_exit_request(library: ctypes.CDLL, handle: ctypes.c_void_p) -> int:
 class Protection:
     """What the guest may do to frames of RAM, whatever its page tables say: bits 1 read, 2 write, 4 execute.
 
-    The engine makes a region without write permission read-only for its page walk, too, which then could not set A and D
-    bits in page tables there. So the region's own mark is taken back after each change: `bool readonly`, the third byte of a
-    MemoryRegion, whose first is `bool ram`. The engine must find it as it left it at the next change.
+    The engine makes a region without write permission read-only for its page walk, too, which then could not set A
+    and D bits in page tables there. So the region's own mark is taken back after each change: `bool readonly`, the
+    third byte of a MemoryRegion, whose first is `bool ram`. The engine must find it as it left it at the next change.
     """
 
     def __init__(self, library: ctypes.CDLL, handle: ctypes.c_void_p) -> None:

@@ -117,9 +117,9 @@ def _pieces(ram: Ram, cr3: int, vaddr: int, length: int) -> Iterator[tuple[int, 
 def read_virtual(ram: Ram, cr3: int, vaddr: int, length: int) -> bytes:
     """The bytes at a virtual address; `NotMappedError.vaddr` is the first that is missing, `.done` all before it."""
     if length <= PAGE_SIZE - (vaddr & PAGE_MASK):
-        maddr = walk(ram, cr3, vaddr).maddr if length else Maddr(0)
-        if maddr + length <= ram.size:
-            return bytes(ram.buffer[maddr : maddr + length])
+        only = walk(ram, cr3, vaddr).maddr if length else Maddr(0)
+        if only + length <= ram.size:
+            return bytes(ram.buffer[only : only + length])
     parts: list[bytes] = []
     try:
         for maddr, part in _pieces(ram, cr3, vaddr, length):
@@ -139,7 +139,9 @@ def write_virtual(ram: Ram, cr3: int, vaddr: int, data: bytes | bytearray | memo
 
 
 def mapped_ranges(ram: Ram, cr3: int, start: int, end: int) -> Iterator[tuple[Vaddr, int, int, Maddr]]:
-    """What [start, end) maps, in order: (vaddr, length, flags, maddr), as long as flags agree and machine addresses go on."""
+    """What [start, end) maps, in order: (vaddr, length, flags, maddr), as long as flags agree and machine addresses
+    go on.
+    """
     run: tuple[int, int, int, int] | None = None
     vaddr = start
     while vaddr < end:

@@ -2,9 +2,9 @@
 
 Intel SDM vol. 1, "Basic Program Execution Registers"; vol. 3, "Segment Descriptors".
 
-Reading and writing goes to the engine's own state: there is no copy, so nothing needs to be fetched or written back. In long mode
-CS and SS are selectors only, here: their descriptors never change (flat 64-bit code and data of the lowest privilege). DS, ES, FS
-and GS load a descriptor as `mov` to a segment register does.
+Reading and writing goes to the engine's own state: there is no copy, so nothing needs to be fetched or written back.
+In long mode CS and SS are selectors only, here: their descriptors never change (flat 64-bit code and data of the
+lowest privilege). DS, ES, FS and GS load a descriptor as `mov` to a segment register does.
 """
 
 import ctypes

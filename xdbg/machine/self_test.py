@@ -1,12 +1,13 @@
-"""Runs a few instructions in each new CPU, to see that the engine's hidden state was found and does what it is taken to do.
+"""Runs a few instructions in each new CPU, to see that the engine's hidden state was found and does what it is taken
+to do.
 
-The first frames of RAM are borrowed and given back as they were. It also makes the engine run a block to its end once: only then
-does it begin to announce translations, which the clock needs.
+The first frames of RAM are borrowed and given back as they were. It also makes the engine run a block to its end
+once: only then does it begin to announce translations, which the clock needs.
 """
 
 from typing import TYPE_CHECKING, Final
 
-from xdbg.abi.frames import Maddr
+from xdbg.abi.frames import Maddr, Vaddr
 
 from .engine_state import EngineStateError
 from .exits import DeadlineExit, ExceptionExit, Exit, StepExit, SyscallExit
@@ -62,10 +63,12 @@ def _check(cpu: "Cpu") -> None:
     before = gpr[RBX]
     _expect("rewritten code", cpu.enter(200), DeadlineExit(), gpr[RBX], before)
     cpu.rip, gpr[RDX] = 16, 0x123456
+    not_present = ExceptionExit(14, 6, cr2=Vaddr(0x123456))
     for _ in range(3):  # unless cured, the second is a double fault
-        _expect("a page fault", cpu.enter(300), ExceptionExit(14, 6, cr2=0x123456), cpu.rip, 16)  # type: ignore[arg-type]
+        _expect("a page fault", cpu.enter(300), not_present, cpu.rip, 16)
     gpr[RDX] = 0
-    _expect("a write to a read-only page", cpu.enter(300), ExceptionExit(14, 7, cr2=0), cpu.rip, 16)  # type: ignore[arg-type]
+    read_only = ExceptionExit(14, 7, cr2=Vaddr(0))
+    _expect("a write to a read-only page", cpu.enter(300), read_only, cpu.rip, 16)
     cpu.rip = 19
     _expect("a system call", cpu.enter(300), SyscallExit(), cpu.rip, 21)
     _expect("the count", DeadlineExit(), DeadlineExit(), cpu.count, 201)

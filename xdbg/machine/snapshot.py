@@ -16,7 +16,8 @@ from .state import CpuState
 class Snapshot:
     """What `take` found; `restore` brings it back, any number of times.
 
-    `image` holds the RAM; pages that were zero take no memory. Stop points, watches and the answers to cpuid are not part of it.
+    `image` holds the RAM; pages that were zero take no memory. Stop points, watches and the answers to cpuid are not
+    part of it.
     """
 
     image: mmap.mmap

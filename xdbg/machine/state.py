@@ -14,7 +14,8 @@ _FPU_AT = _HEAD.size + 6 * _SEGMENT.size
 
 @dataclass(frozen=True, slots=True)
 class CpuState:
-    """General registers, RIP, RFLAGS, CR2, CR0.TS, segment registers with their descriptors, FPU; not CR3, GDT or `count`.
+    """General registers, RIP, RFLAGS, CR2, CR0.TS, segment registers with their descriptors, FPU; not CR3, GDT or
+    `count`.
 
     `image` is `struct state` of state.c: plain numbers, the same in every process.
     """

@@ -32,8 +32,8 @@ class Watch:
 class StopPoints:
     """The execution stop points of a CPU: pairs of virtual address and address space.
 
-    They are kept here and handed to the compiled part at the next entry; nothing is done to translated code, so taking all out
-    and putting them in again at each stop costs nothing.
+    They are kept here and handed to the compiled part at the next entry; nothing is done to translated code, so
+    taking all out and putting them in again at each stop costs nothing.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -72,6 +72,6 @@ class StopPoints:
         if now == self._applied:
             return
         self._applied = now
-        self._entries = (StopPointEntry * len(now))(*sorted(now))
+        self._entries = (StopPointEntry * len(now))(*(StopPointEntry(vaddr, cr3) for vaddr, cr3 in sorted(now)))
         self._clock.stop_points = ctypes.addressof(self._entries)
         self._clock.nr_stop_points = len(now)

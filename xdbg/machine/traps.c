@@ -155,6 +155,7 @@ static void retire(struct clock *c, uint64_t pc, unsigned length)
 
     *e->eip = pc + length;
     c->count++;
+    c->restarts = 0;
     if (*e->eflags & FLAG_TF)
         raise_exception(c, DB, 0, 0, DR6_BS);
     else if (c->count >= c->deadline)

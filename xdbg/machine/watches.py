@@ -1,12 +1,13 @@
 """Data watch points of a CPU, by machine address. How a hit is found and made exact: watches.c.
 
-A watched frame is protected in the engine: against stores, or for a read watch against reads, too. The guest can not see that:
-its page tables say what they said. Protecting costs about a millisecond, so it is done at the next entry, only for what
-differs, and frames no longer watched stay protected for a while: a debugger takes all out and puts all in at each stop.
+A watched frame is protected in the engine: against stores, or for a read watch against reads, too. The guest can not
+see that: its page tables say what they said. Protecting costs about a millisecond, so it is done at the next entry,
+only for what differs, and frames no longer watched stay protected for a while: a debugger takes all out and puts all
+in at each stop.
 
-An access that begins on the page before and runs on into a watched page is not announced by the engine in time. If a watch
-covers the first bytes of its frame, the frames of all pages that lie before it in the present address space are protected
-too. They are looked for at each entry: the tables may have changed.
+An access that begins on the page before and runs on into a watched page is not announced by the engine in time. If a
+watch covers the first bytes of its frame, the frames of all pages that lie before it in the present address space are
+protected too. They are looked for at each entry: the tables may have changed.
 """
 
 import ctypes
@@ -89,7 +90,7 @@ class Watches:
         if self._watches != self._applied:
             self._applied = list(self._watches)
             self._entries = (WatchEntry * len(self._applied))(
-                *((w.maddr, w.length, int(w.access), 0) for w in self._applied)
+                *(WatchEntry(w.maddr, w.length, int(w.access), 0) for w in self._applied)
             )
             self._clock.watches = ctypes.addressof(self._entries)
             self._clock.nr_watches = len(self._applied)
@@ -112,7 +113,7 @@ class Watches:
         for before, edge in pairs:
             frame = Mfn(before >> PAGE_SHIFT)
             wanted[frame] = wanted.get(frame, PROT_ALL) & edges[edge]
-        self._predecessors = (PredecessorEntry * len(pairs))(*pairs)
+        self._predecessors = (PredecessorEntry * len(pairs))(*(PredecessorEntry(*pair) for pair in pairs))
         self._clock.predecessors = ctypes.addressof(self._predecessors)
         self._clock.nr_predecessors = len(pairs)
         self._has_edges = bool(edges)

@@ -11,6 +11,7 @@ Ctrl-C from a debugger is seen between two slices of the run, within some millis
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
@@ -25,6 +26,7 @@ from xdbg.xen.setup import RunEnd
 from .console import Terminal
 from .launch import Launched
 from .listener import Channel, Listener
+from .trace import ServedTrace
 
 SLICE = 1_000_000
 """Instructions between two looks at the descriptors."""
@@ -55,6 +57,7 @@ class Server:
         self._terminal = terminal
         self._listener = listener
         self._announce = announce
+        self._trace_stream = sys.stderr
         self._channel: Channel | None = None
         self._connection: Connection | None = None
         self._phase = _Phase.STOPPED
@@ -122,6 +125,7 @@ class Server:
     def _start_over(self) -> None:
         self._launched = self._launch()
         self._target = DebugTarget(self._launched.hv, self._launched.domain, self._launched.profile())
+        self._target.trace = ServedTrace(self._launched, self._target.observers, self._trace_stream)
         self._phase = _Phase.STOPPED
 
     @property

@@ -203,7 +203,8 @@ class GdbSession:
     def start_running(self, command: str = "continue") -> None:
         """Resume the target and don't wait."""
         self._stops.clear()
-        self.run(command)
+        # In the background: else gdb reads no further command, not even the one to interrupt, before the stop.
+        self.run(f"{command} &")
 
     def interrupt(self) -> Stop:
         """Ctrl-C: stop the running target."""

@@ -11,10 +11,11 @@ from xdbg.abi.frames import Vaddr
 from xdbg.abi.x86 import ERROR_CODE_VECTORS, Cr0, Dr6, Pfec, Vector
 from xdbg.machine.exits import ExceptionExit
 
-from . import emul_priv_op, invalid_op, ptwr
+from . import emul_priv_op, invalid_op
 from .entry import inject
 from .events import ExceptionTaken
 from .idt import Delivery
+from .ptwr import fixup_page_fault
 from .vcpu import Vcpu
 
 TrapHandler = Callable[[Vcpu, Delivery, ExceptionExit], None]
@@ -119,7 +120,7 @@ def do_general_protection(vcpu: Vcpu, delivery: Delivery, taken: ExceptionExit) 
 def do_page_fault(vcpu: Vcpu, delivery: Delivery, taken: ExceptionExit) -> None:
     """#PF: repaired by Xen (writable page tables, a spurious fault), or the guest's."""
     assert taken.cr2 is not None
-    if not ptwr.fixup_page_fault(vcpu, taken.cr2, delivery.error_code):
+    if not fixup_page_fault(vcpu, taken.cr2, delivery.error_code):
         pv_inject_page_fault(vcpu, delivery.error_code, taken.cr2)
 
 

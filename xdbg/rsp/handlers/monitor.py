@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 def monitor(conn: Connection, target: Monitor, request: MonitorCommand) -> Reply:
     """Runs a command of the target; its output comes first, then the answer.
 
-    A client that takes no text in errors is shown the error's text as output.
+    A client that takes no text in errors would explain a failure as a "protocol error": it gets the text as output.
     """
     try:
         for text in target.monitor(conn.thread_if_any(), request.command):
             conn.show(text)
     except TargetError as error:
-        if error.text and not conn.client.error_message:
-            conn.show(f"{error.text}\n")
-        raise
+        if conn.client.error_message or not error.text:
+            raise
+        conn.show(f"{error.text}\n")
     return Ok()
