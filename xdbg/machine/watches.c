@@ -97,7 +97,8 @@ bool xdbg_watch_hook(void *uc, int type, uint64_t maddr, int size, int64_t value
         return true;
     }
     if (!c->watch_step) {
-        if (runs_on || c->frame_has_code[maddr / PAGE] || is_watched(c, maddr, (uint64_t)size, WRITE))
+        /* With a read watch the step is needed for its flush: the store has put the page into the TLB. */
+        if (runs_on || c->watches_read || c->frame_has_code[maddr / PAGE] || is_watched(c, maddr, (uint64_t)size, WRITE))
             hit(c);
     } else if (!runs_on) {
         note(c, maddr, (uint64_t)size, WRITE);
