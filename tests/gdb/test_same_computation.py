@@ -43,7 +43,8 @@ def test_steps_through_system_call_entry_and_return(processes, undebugged):
 
 def test_breakpoints_and_steps_in_processes(counter, debuggee, undebugged):
     counter.run("set schedule-multiple on")
-    counter.run("break counter.c:16 if x % 5 == 0")
+    counter.select(2)
+    counter.run("break square if x % 5 == 0")
     counter.run("break step")
     for _ in range(10):
         counter.cont()

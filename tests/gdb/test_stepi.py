@@ -56,7 +56,9 @@ def test_step_over_the_guests_int3_ends_in_its_handler(xdbg_gdb, step_to, mode):
 
 def test_step_over_iret_ends_at_the_first_user_instruction(xdbg_gdb):
     gdb = xdbg_gdb("int3")
-    gdb.run("break regs_enter")
+    gdb.run("tbreak enter_user_mode")
+    gdb.cont()
+    gdb.run("tbreak regs_enter")
     gdb.cont()
     for _ in range(60):
         last = gdb.instruction

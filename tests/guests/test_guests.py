@@ -11,6 +11,7 @@ from xdbg.cli.run import EXIT_STATUS
 from xdbg.session.bundled import bundled_guests
 from xdbg.session.console import Terminal
 from xdbg.session.launch import Launch, launch
+from xdbg.session.limits import Limits
 from xdbg.session.run import run_to_end
 from xdbg.trace.events import EVENT_KINDS
 from xdbg.trace.formats import FORMATS
@@ -50,7 +51,7 @@ def run_guest(name, append="", observer=None):
     launched = launch(Launch(name, append=append))
     launched.hv.observer = observer
     console = io.BytesIO()
-    outcome = run_to_end(launched, Terminal(console), max_instructions=LIMIT)
+    outcome = run_to_end(launched, Terminal(console), Limits(max_instructions=LIMIT))
     return launched, outcome, console.getvalue().decode()
 
 

@@ -102,6 +102,35 @@ def test_self_modifying_code_on_one_page_is_seen_at_once_and_counted_exactly(gue
     assert machine.cpu.gpr[RBX] == 5
 
 
+@pytest.mark.parametrize("slice_length", [1, 2, 3, 5, 7])
+def test_self_modifying_code_in_slices_is_counted_exactly(guest, slice_length):
+    # the store is in the middle of a block, and changes the number of instructions behind it
+    source = (
+        "xor ecx, ecx; again: inc ebx; xor word ptr [rip + 1f], 0xf6; inc edx; 1: .byte 0x66, 0x90; inc ecx; cmp ecx, 20;"
+        "jne again; syscall"
+    )
+    whole, sliced = guest(source, RWX), guest(source, RWX)
+    assert whole.run_to_end() == SyscallExit()
+    while (result := sliced.cpu.enter(sliced.cpu.count + slice_length)) != SyscallExit():
+        assert result == DeadlineExit()
+    assert sliced.cpu.count == whole.cpu.count == 1 + 20 * 7 + 10 + 1
+    assert sliced.cpu.save() == whole.cpu.save()
+
+
+def test_when_the_store_of_known_blocks_is_full_all_are_made_anew(guest):
+    functions = ";".join(f"fn{n}: inc eax; ret" for n in range(60))
+    calls = ";".join(f"call fn{n}" for n in range(60))
+    source = f"mov ecx, 5; again: {calls}; dec ecx; jnz again; syscall; {functions}"
+    machine = guest(source)
+    machine.cpu.diagnostics.code_limit = 2000
+    for _ in range(3):
+        machine.cpu.rip = CODE
+        machine.cpu.gpr[RAX] = 0
+        before = machine.cpu.count
+        assert machine.run_to_end() == SyscallExit()
+        assert (machine.cpu.gpr[RAX], machine.cpu.count - before) == (300, 1 + 5 * (60 * 3 + 2) + 1)
+
+
 @pytest.mark.parametrize("padding", [0, 3])
 def test_a_rep_that_overwrites_itself_is_counted_exactly(guest, padding):
     source = (

@@ -219,6 +219,24 @@ def test_a_watch_on_a_page_table_does_not_keep_the_walk_from_setting_accessed_an
         assert machine.run_to_end() == SyscallExit()
 
 
+def test_a_read_of_data_on_a_page_of_code_hits_though_code_is_fetched_from_it(guest):
+    source = "mov ecx, 3; again: call f; loop again; syscall; f: mov rax, [rip + data]; ret; data: .quad 5"
+    machine = guest(source)
+    data = (64 << 12) + len(assemble(source)) - 8
+    machine.cpu.watches.add(Watch(data, 8, Access.READ))
+    for _ in range(3):
+        assert isinstance(machine.run_to_end(), WatchExit)
+    assert machine.run_to_end() == SyscallExit()
+    assert machine.cpu.count == 1 + 3 * 4 + 1
+
+
+def test_a_read_behind_a_store_to_the_page_hits(guest):
+    machine = watched_machine(guest, "mov [rdi + 8], rax; mov rbx, [rdi + 16]")
+    machine.cpu.watches.add(Watch(FRAME + 16, 8, Access.READ))
+    assert isinstance(machine.run_to_end(), WatchExit)
+    assert machine.run_to_end() == SyscallExit()
+
+
 def test_code_on_a_watched_page_can_modify_itself(guest):
     source = (
         "xor ecx, ecx; again: xor word ptr [rip + 1f], 0x536f; 1: inc ebx; inc ecx; cmp ecx, 10; jne again; syscall;"

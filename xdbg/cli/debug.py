@@ -9,11 +9,12 @@ import click
 from xdbg.session.console import Terminal
 from xdbg.session.gdb_child import debug_with_child
 
-from .options import UsageFailure, domain_options, launch_domain
+from .options import UsageFailure, domain_options, ended_by_limits, launch_domain, limit_options, limits_of
 
 
 @click.command("debug")
 @domain_options
+@limit_options
 @click.option("--gdb-program", default="gdb", show_default=True, help="The gdb to start.")
 @click.argument("gdb_args", nargs=-1, type=click.UNPROCESSED)
 def command(
@@ -21,6 +22,8 @@ def command(
     modules: tuple[Path, ...],
     append: str,
     memory: int,
+    max_instructions: int | None,
+    timeout: float | None,
     gdb_program: str,
     gdb_args: tuple[str, ...],
 ) -> None:
@@ -31,10 +34,12 @@ def command(
     program = shutil.which(gdb_program)
     if program is None:
         raise UsageFailure(f"{gdb_program}: no such program; it can be named by --gdb-program")
-    # A mistake in the domain's options is told before gdb clears the screen.
-    launch_domain(kernel, modules, append, memory)
-    sys.exit(
-        debug_with_child(
-            lambda: launch_domain(kernel, modules, append, memory), Terminal(sys.stderr.buffer), program, gdb_args
+    with ended_by_limits():
+        status = debug_with_child(
+            lambda: launch_domain(kernel, modules, append, memory),
+            Terminal(sys.stderr.buffer),
+            program,
+            gdb_args,
+            limits_of(max_instructions, timeout),
         )
-    )
+    sys.exit(status)

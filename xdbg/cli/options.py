@@ -1,19 +1,23 @@
 """What the commands that start a domain have in common: KERNEL and its options, and their errors."""
 
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from xdbg.session.launch import MIB, Launch, Launched, LaunchError, launch
+from xdbg.session.limits import LimitReached, Limits
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _UNITS = {"": MIB, "k": 1 << 10, "m": MIB, "g": 1 << 30}
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
+EXIT_LIMIT = 124
 
 
 class MemorySize(click.ParamType[int]):
@@ -58,7 +62,7 @@ def domain_options(command: F) -> F:
 
 
 def limit_options(command: F) -> F:
-    """Options that end a run."""
+    """Options that end a session; the command gets them by `limits_of`."""
     for decorate in reversed(
         (
             click.option(
@@ -69,6 +73,21 @@ def limit_options(command: F) -> F:
     ):
         command = decorate(command)
     return command
+
+
+def limits_of(max_instructions: int | None, timeout: float | None) -> Limits:
+    """The limits that the options describe."""
+    return Limits(max_instructions, timeout)
+
+
+@contextmanager
+def ended_by_limits() -> Iterator[None]:
+    """Ends the command with one line and status 124 when a limit is reached inside."""
+    try:
+        yield
+    except LimitReached as reached:
+        click.echo(f"xdbg: {reached}", err=True)
+        sys.exit(EXIT_LIMIT)
 
 
 def launch_domain(kernel: str, modules: tuple[Path, ...], append: str, memory: int) -> Launched:

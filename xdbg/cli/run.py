@@ -9,9 +9,9 @@ from xdbg.session.console import Terminal
 from xdbg.session.launch import Launched
 from xdbg.session.run import Outcome, run_to_end
 
-from .options import domain_options, launch_domain, limit_options
+from .options import EXIT_LIMIT, domain_options, launch_domain, limit_options, limits_of
 
-EXIT_STATUS = {Outcome.POWERED_OFF: 0, Outcome.CRASHED: 3, Outcome.LIMIT: 124, Outcome.STUCK: 124}
+EXIT_STATUS = {Outcome.POWERED_OFF: 0, Outcome.CRASHED: 3, Outcome.LIMIT: EXIT_LIMIT, Outcome.STUCK: EXIT_LIMIT}
 
 
 def report(launched: Launched, outcome: Outcome) -> int:
@@ -44,5 +44,5 @@ def command(
     """
     launched = launch_domain(kernel, modules, append, memory)
     terminal = Terminal(sys.stdout.buffer, sys.stdin.fileno())
-    outcome = run_to_end(launched, terminal, max_instructions=max_instructions, timeout=timeout)
+    outcome = run_to_end(launched, terminal, limits_of(max_instructions, timeout))
     sys.exit(report(launched, outcome))

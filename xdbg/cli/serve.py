@@ -1,19 +1,21 @@
 """xdbg serve: a domain that waits for gdb."""
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
 
 from xdbg.session.console import Terminal
-from xdbg.session.listener import DEFAULT_ADDRESS, AddressError, Listener, StdioChannel, parse_address
+from xdbg.session.listener import DEFAULT_ADDRESS, Address, AddressError, Listener, StdioChannel, parse_address
 from xdbg.session.server import Server, end_on_signals
 
-from .options import UsageFailure, domain_options, launch_domain
+from .options import UsageFailure, domain_options, ended_by_limits, launch_domain, limit_options, limits_of
 
 
 @click.command("serve")
 @domain_options
+@limit_options
 @click.option(
     "--gdb",
     "address",
@@ -22,7 +24,15 @@ from .options import UsageFailure, domain_options, launch_domain
     metavar="HOST:PORT|unix:PATH|stdio",
     help="Where gdb connects; port 0 takes a free one.",
 )
-def command(kernel: str, modules: tuple[Path, ...], append: str, memory: int, address: str) -> None:
+def command(
+    kernel: str,
+    modules: tuple[Path, ...],
+    append: str,
+    memory: int,
+    max_instructions: int | None,
+    timeout: float | None,
+    address: str,
+) -> None:
     """Serve the domain of KERNEL to gdb, stopped before its first instruction.
 
     When gdb has gone it can come again. Ctrl-C ends the server. With stdio, the console goes to stderr.
@@ -31,29 +41,32 @@ def command(kernel: str, modules: tuple[Path, ...], append: str, memory: int, ad
         where = parse_address(address)
     except AddressError as error:
         raise UsageFailure(str(error)) from error
-    launch_domain(kernel, modules, append, memory)
+    with ExitStack() as stack:
+        if where.is_stdio:
+            listener, channel = None, StdioChannel()
+            terminal = Terminal(sys.stderr.buffer)
+        else:
+            listener, channel = _listen(where), None
+            stack.callback(listener.close)
+            terminal = Terminal(sys.stdout.buffer, sys.stdin.fileno())
+        server = Server(
+            lambda: launch_domain(kernel, modules, append, memory),
+            terminal,
+            listener=listener,
+            channel=channel,
+            announce=lambda text: click.echo(f"xdbg: {text}", err=True),
+            limits=limits_of(max_instructions, timeout),
+        )
+        stack.callback(server.close)
+        end_on_signals(server)
+        if listener is not None:
+            click.echo(f"target extended-remote {listener.name}")
+        with ended_by_limits():
+            server.serve()
+
+
+def _listen(where: Address) -> Listener:
     try:
-        listener = None if where.is_stdio else Listener(where)
+        return Listener(where)
     except AddressError as error:
         raise UsageFailure(str(error)) from error
-    if listener is None:
-        terminal = Terminal(sys.stderr.buffer)
-        channel = StdioChannel()
-    else:
-        terminal = Terminal(sys.stdout.buffer, sys.stdin.fileno())
-        channel = None
-        click.echo(f"target extended-remote {listener.name}")
-    server = Server(
-        lambda: launch_domain(kernel, modules, append, memory),
-        terminal,
-        listener=listener,
-        channel=channel,
-        announce=lambda text: click.echo(f"xdbg: {text}", err=True),
-    )
-    end_on_signals(server)
-    try:
-        server.serve()
-    finally:
-        server.close()
-        if listener is not None:
-            listener.close()

@@ -13,7 +13,7 @@ from xdbg.session.trace import make_recorder
 from xdbg.trace.events import DEFAULT_KINDS, EVENT_KINDS, parse_kinds
 from xdbg.trace.formats import FORMATS
 
-from .options import UsageFailure, domain_options, launch_domain, limit_options
+from .options import UsageFailure, domain_options, launch_domain, limit_options, limits_of
 from .run import report
 
 
@@ -56,5 +56,5 @@ def command(
                 raise UsageFailure(f"{output}: {error.strerror or error}") from error
         launched.hv.observer = make_recorder(launched, stream, form, kinds)
         terminal = Terminal(sys.stderr.buffer if output is None else sys.stdout.buffer, sys.stdin.fileno())
-        outcome = run_to_end(launched, terminal, max_instructions=max_instructions, timeout=timeout)
+        outcome = run_to_end(launched, terminal, limits_of(max_instructions, timeout))
     sys.exit(report(launched, outcome))

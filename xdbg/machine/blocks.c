@@ -20,7 +20,6 @@
 #include "clock.h"
 
 enum { BUCKETS = 1 << 16, UC_PROT_EXEC = 4 };
-static const size_t ARENA = (size_t)64 << 20; /* address space; touched as it fills */
 static const uint64_t ONE_PAGE = ~(uint64_t)0;
 /* UC_CTL_TB_REMOVE_CACHE, two arguments, write */
 static const unsigned REMOVE_CACHE = 9 | 2 << 26 | 1u << 30;
@@ -185,6 +184,10 @@ struct block *block_of(struct clock *c, uint64_t pc, uint32_t size)
         e->ctl(e->uc, REMOVE_CACHE, pc, pc + first_part(pc, size));
         restart(c, 1);
     }
+    if (maddr + first_part(pc, size) > e->ram_size || (maddr2 != ONE_PAGE && maddr2 + PAGE > e->ram_size)) {
+        fail(c, FAILURE_OUTSIDE_RAM);
+        restart(c, 0);
+    }
     bucket = &c->buckets[(maddr ^ maddr >> 16 ^ (uint64_t)size << 5) & (BUCKETS - 1)];
     for (b = *bucket; b; b = b->next)
         if (b->maddr == maddr && b->size == size && b->maddr2 == maddr2)
@@ -202,7 +205,7 @@ struct block *block_of(struct clock *c, uint64_t pc, uint32_t size)
     if (!fresh && !is_first_ever(c, pc, size))
         retranslate(c, pc, size);
     size_t need = (sizeof(*b) + size + 7) & ~(size_t)7;
-    if (c->arena_used + need > ARENA) {
+    if (c->arena_used + need > c->code_limit) {
         blocks_forget(c);
         restart(c, (unsigned)c->limit);
     }

@@ -22,6 +22,7 @@
 
 #include "clock.h"
 
+enum { HFLAG_CS64 = 1 << 15 };
 enum { MANY_RESTARTS = 1000 }; /* two or three are usual before a block runs */
 static const uint32_t TB_CLUSTER = 0xff000000; /* the engine's blocks are of no cluster */
 
@@ -32,15 +33,20 @@ void leave(struct clock *c, enum event event)
     c->engine.emu_stop(c->engine.uc);
 }
 
+/* The guest can not go on. */
+void fail(struct clock *c, uint64_t failure)
+{
+    c->arg[0] = failure;
+    leave(c, EVENT_ENGINE);
+}
+
 /* Leave the running block at once; go on (or stop, after `leave`) at EIP with a block of at most `limit` instructions. */
 _Noreturn void restart(struct clock *c, unsigned limit)
 {
     *c->engine.cflags_next_tb = limit ? limit : ~0u;
     c->limit = limit;
-    if (++c->restarts > MANY_RESTARTS && c->event == EVENT_NONE) { /* the engine does not do as it is told */
-        c->arg[0] = 0;
-        leave(c, EVENT_ENGINE);
-    }
+    if (++c->restarts > MANY_RESTARTS && c->event == EVENT_NONE)
+        fail(c, FAILURE_STUCK);
     c->engine.loop_exit(c->engine.cpu);
     __builtin_unreachable();
 }
@@ -115,7 +121,7 @@ static unsigned first_stop_inside(const struct clock *c, uint64_t pc, const stru
  * A store into the running block makes the engine drop it, go back to the store and run that alone. It shows as a block of one
  * instruction inside the previous one, whose translation is gone. Take back what the previous block did not run.
  */
-static void account_self_modification(struct clock *c, uint64_t pc)
+void account_self_modification(struct clock *c, uint64_t pc)
 {
     struct engine *e = &c->engine;
     uint64_t into = pc - c->last->pc;
@@ -123,8 +129,10 @@ static void account_self_modification(struct clock *c, uint64_t pc)
 
     if (into >= c->last->block->size || c->last->icount == 1)
         return;
-    if (!e->tb_lookup(e->cpu, c->last->pc, 0, flags, TB_CLUSTER | (uint32_t)c->last->limit))
-        settle(c, pc);
+    if (e->tb_lookup(e->cpu, c->last->pc, 0, flags, TB_CLUSTER | (uint32_t)c->last->limit))
+        return;
+    settle(c, pc);
+    c->modified_itself = 1;
 }
 
 /* Remember whether the block that ran last ended in an iteration of a repeated string instruction at `pc`. */
@@ -150,6 +158,11 @@ static void run_block(struct clock *c, struct line *line)
 
 static __attribute__((noinline)) void slow_block(struct clock *c, uint64_t pc, uint32_t size)
 {
+    if (unlikely(!(*c->engine.hflags & HFLAG_CS64))) {
+        c->last = NULL;
+        fail(c, FAILURE_NOT_64_BIT);
+        return;
+    }
     struct block *b = block_of(c, pc, size);
     uint64_t running_limit = c->limit;
     struct line *line;
@@ -181,6 +194,10 @@ static __attribute__((noinline)) void slow_block(struct clock *c, uint64_t pc, u
         limit = (unsigned)(c->deadline - c->count);
     if (limit < b->icount)
         restart(c, limit);
+    if (unlikely(is_block_read_protected(c, b))) {
+        c->engine.tlb_flush(c->engine.cpu);
+        cacheable = false;
+    }
     line = cacheable ? &c->lines[LINE_OF(pc)] : &c->spare;
     if (cacheable && !line->key)
         c->used[c->nr_used++] = (uint32_t)LINE_OF(pc);

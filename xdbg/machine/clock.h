@@ -21,7 +21,7 @@
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
 enum { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI };
-enum { PAGE = 4096 };
+enum { PAGE = 4096, ARENA = 64 << 20 };
 #define PAGE_OFFSET(x) ((x) & (uint64_t)(PAGE - 1))
 #define PAGE_BASE(x) ((x) & ~(uint64_t)(PAGE - 1))
 #define FLAG_TF 0x100u
@@ -37,8 +37,16 @@ enum event {
     EVENT_STOP_POINT,
     EVENT_WATCH,      /* maddr, size, write */
     EVENT_CPUID,      /* length of the instruction */
-    EVENT_ENGINE,     /* engine's error code, its address */
+    EVENT_ENGINE,     /* enum failure */
     EVENT_WATCH_HIT,  /* internal: a watched byte is about to be touched */
+};
+
+/* The same numbers are in cpu.py. */
+enum failure {
+    FAILURE_ENGINE = 0,       /* + the engine's error code: memory outside RAM */
+    FAILURE_OUTSIDE_RAM = 1000, /* code there */
+    FAILURE_STUCK,            /* the engine stops without a reason, or does not do as it is told */
+    FAILURE_NOT_64_BIT,       /* the guest has left 64-bit mode */
 };
 
 /* How one instruction asks for more than translation. */
@@ -166,6 +174,7 @@ struct clock {
     uint64_t cr3_pending;
     uint64_t tlb_pending;
     uint64_t code_pending; /* flush translated code */
+    uint64_t code_limit;   /* bytes that copies of blocks may take before all is flushed */
     uint64_t skip_stop_point;
     uint64_t tsc_offset;
     uint64_t tsc_aux;
@@ -189,6 +198,7 @@ struct clock {
     uint64_t fresh_size;
     uint64_t fresh_icount;
     uint64_t limit; /* of the block that the engine was told to run next */
+    uint64_t modified_itself; /* a block was dropped in its middle */
     uint64_t restarts; /* since a block ran */
     uint64_t skip_pc;
     uint64_t skip_count;
@@ -223,6 +233,8 @@ unsigned offset_of_instruction(const struct block *block, unsigned index);
 
 /* clock.c */
 void leave(struct clock *c, enum event event);
+void fail(struct clock *c, uint64_t failure);
+void account_self_modification(struct clock *c, uint64_t pc);
 _Noreturn void restart(struct clock *c, unsigned limit);
 void settle(struct clock *c, uint64_t rip);
 void new_epoch(struct clock *c);
@@ -235,6 +247,6 @@ bool special_is_active(const struct clock *c, const struct block *block);
 _Noreturn void special(struct clock *c, uint64_t pc, const struct block *block);
 
 /* watches.c */
-void watch_step(struct clock *c);
+bool is_block_read_protected(const struct clock *c, const struct block *block);
 
 #endif

@@ -106,6 +106,7 @@ class Clock(ctypes.Structure):
         ("cr3_pending", ctypes.c_uint64),
         ("tlb_pending", ctypes.c_uint64),
         ("code_pending", ctypes.c_uint64),
+        ("code_limit", ctypes.c_uint64),
         ("skip_stop_point", ctypes.c_uint64),
         ("tsc_offset", ctypes.c_uint64),
         ("tsc_aux", ctypes.c_uint64),

@@ -60,6 +60,13 @@ _STEP: Final = StepExit()
 _SYSCALL: Final = SyscallExit()
 _SYSENTER: Final = SysenterExit()
 
+_FAILURES: Final = {
+    1000: "code outside RAM",
+    1001: "the CPU engine can not go on",
+    1002: "32-bit code, which is not supported,",
+}
+"""enum failure of clock.h."""
+
 CpuidResult = tuple[int, int, int, int]
 
 
@@ -203,10 +210,8 @@ class Cpu(Registers):
         if event == Event.SYSENTER:
             return _SYSENTER
         assert event == Event.ENGINE
-        error = words[detail]
-        if error:
-            return EngineExit(f"access outside RAM at rip {self.rip:#x} (engine error {error})")
-        return EngineExit(f"the engine stopped for no known reason at rip {self.rip:#x}")
+        failure = words[detail]
+        return EngineExit(f"{_FAILURES.get(failure, f'access outside RAM (engine error {failure})')} at {self.rip:#x}")
 
     def _emulate_cpuid(self) -> int:
         """Answer a cpuid instruction and go on: the event that ends the entry."""

@@ -25,7 +25,7 @@ static void apply_pending(struct clock *c)
     c->code_pending = c->cr3_pending = c->tlb_pending = 0;
 }
 
-/* Run until an event, the deadline included. */
+/* Run until an event, the deadline included; it may also come back without one, to be called again. */
 static void run_to_event(struct clock *c)
 {
     struct engine *e = &c->engine;
@@ -35,19 +35,27 @@ static void run_to_event(struct clock *c)
     c->last = NULL;
     c->fresh_size = 0;
     *e->old_exception = -1;
-    c->limit = c->deadline - c->count == 1;
+    c->limit = c->deadline - c->count == 1 || c->modified_itself; /* the store is to run in a block of its own */
+    c->modified_itself = 0;
     *e->cflags_next_tb = c->limit ? 1 : ~0u;
     error = e->emu_start(e->uc, *e->eip, 0, 0, 0);
-    note_rep(c, *e->eip);
-    if (c->event != EVENT_NONE)
-        return;
-    if (!error && c->count >= c->deadline) {
-        c->event = EVENT_DEADLINE;
+    if (error) {
+        settle(c, *e->eip);
+        fail(c, FAILURE_ENGINE + (uint64_t)error);
         return;
     }
-    settle(c, *e->eip);
-    c->event = EVENT_ENGINE;
-    c->arg[0] = (uint64_t)error;
+    if (c->event != EVENT_NONE) {
+        note_rep(c, *e->eip);
+        return;
+    }
+    /* Stopped behind the block that ends at the deadline, unless that modified itself: then not all of it has run. */
+    if (c->count >= c->deadline && c->last)
+        account_self_modification(c, *e->eip);
+    note_rep(c, *e->eip);
+    if (c->count >= c->deadline)
+        c->event = EVENT_DEADLINE;
+    else if (!c->modified_itself)
+        fail(c, FAILURE_STUCK);
 }
 
 /* Run the one instruction that touches a protected frame; note its watched bytes. */
@@ -142,6 +150,7 @@ struct clock *xdbg_create(const struct engine *engine)
     c->engine = *engine;
     c->rflags = 2;
     c->rdtsc_allowed = 1;
+    c->code_limit = ARENA;
     c->rep_count = NEVER;
     if (blocks_create(c))
         return c;

@@ -8,7 +8,8 @@
  * hook and noted, and the exit comes after it.
  *
  * The engine calls the hook of a read-protected frame only when the frame's page is not in its TLB, and then reads. So each
- * first read is left and stepped, and the TLB flushed before and after.
+ * first read is left and stepped, and the TLB flushed before and after. A store or a fetch puts the page there, too: such a store
+ * is stepped, and the TLB flushed when a block of such a frame begins (clock.c).
  *
  * An access that crosses from an unprotected page into a protected one is announced late (a store, byte by byte, when its first
  * bytes are stored) or not at all (a load). So the frames of pages that lie before a watched page are protected, too
@@ -33,6 +34,22 @@ static bool is_watched(const struct clock *c, uint64_t maddr, uint64_t size, uin
             return true;
     }
     return false;
+}
+
+/* Is the frame at this machine address held against reads? */
+static bool is_read_protected(const struct clock *c, uint64_t frame)
+{
+    for (uint64_t i = 0; i < c->nr_predecessors; i++)
+        if (c->predecessors[i].maddr == frame)
+            return true;
+    return is_watched(c, frame, PAGE, READ);
+}
+
+/* A block is about to run: does it come from a frame that is held against reads? Its fetch was not one, but let them pass. */
+bool is_block_read_protected(const struct clock *c, const struct block *b)
+{
+    return c->watches_read && (is_read_protected(c, PAGE_BASE(b->maddr)) ||
+                               (b->maddr2 != ~(uint64_t)0 && is_read_protected(c, b->maddr2)));
 }
 
 /* Note what the stepped instruction touches. */
@@ -97,8 +114,8 @@ bool xdbg_watch_hook(void *uc, int type, uint64_t maddr, int size, int64_t value
         return true;
     }
     if (!c->watch_step) {
-        /* With a read watch the step is needed for its flush: the store has put the page into the TLB. */
-        if (runs_on || c->watches_read || c->frame_has_code[maddr / PAGE] || is_watched(c, maddr, (uint64_t)size, WRITE))
+        if (runs_on || c->frame_has_code[maddr / PAGE] || is_watched(c, maddr, (uint64_t)size, WRITE) ||
+            (c->watches_read && is_read_protected(c, PAGE_BASE(maddr))))
             hit(c);
     } else if (!runs_on) {
         note(c, maddr, (uint64_t)size, WRITE);

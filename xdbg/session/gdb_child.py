@@ -9,20 +9,24 @@ from tempfile import TemporaryDirectory
 
 from .console import Terminal
 from .launch import Launched
+from .limits import Limits
 from .listener import Listener, parse_address
 from .server import Server
 
 _SIGNALLED = 128
 
 
-def debug_with_child(launch: Callable[[], Launched], terminal: Terminal, program: str, arguments: Sequence[str]) -> int:
+def debug_with_child(
+    launch: Callable[[], Launched], terminal: Terminal, program: str, arguments: Sequence[str], limits: Limits
+) -> int:
     """Start gdb on our terminal, attached over a unix socket, and serve it until it ends; its exit status.
 
+    Raises what `launch` raises before gdb is started, and `LimitReached` when a limit ends the session, gdb included.
     Ctrl-C on the terminal is gdb's: it turns it into an interrupt that reaches us over the socket.
     """
     with TemporaryDirectory(prefix="xdbg-") as folder:
         listener = Listener(parse_address(f"unix:{Path(folder) / 'gdb.sock'}"))
-        server = Server(launch, terminal, listener=listener)
+        server = Server(launch, terminal, listener=listener, limits=limits)
         command = [program, "-q", "-ex", f"target extended-remote {listener.name}", *arguments]
         with subprocess.Popen(command, start_new_session=False) as gdb:
             before = signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -25,7 +25,9 @@ from xdbg.xen.setup import RunEnd
 
 from .console import Terminal
 from .launch import Launched
+from .limits import Budget, Limits
 from .listener import Channel, Listener
+from .run import NO_LIMITS
 from .trace import ServedTrace
 
 SLICE = 1_000_000
@@ -52,11 +54,13 @@ class Server:
         listener: Listener | None = None,
         channel: Channel | None = None,
         announce: Callable[[str], None] | None = None,
+        limits: Limits = NO_LIMITS,
     ) -> None:
         self._launch = launch
         self._terminal = terminal
         self._listener = listener
         self._announce = announce
+        self._budget = Budget(limits)
         self._trace_stream = sys.stderr
         self._channel: Channel | None = None
         self._connection: Connection | None = None
@@ -84,15 +88,21 @@ class Server:
             os.write(self._wake_write, b"\0")
 
     def serve(self, until: int | None = None) -> None:
-        """Serve until `end`, until descriptor `until` is readable, or until the one debugger of a channel has gone."""
+        """Serve until `end`, until descriptor `until` is readable, or until the one debugger of a channel has gone.
+
+        Raises `LimitReached` when a limit ends it before.
+        """
         while not self._ending:
             again = self._advance()
+            self._budget.check(self._launched.hv.cpu.count)
             if not again and self._spin():
                 continue
             watched: list[Any] = [self._wake_read, self._listener, self._channel, until]
             if self._runs:
                 watched.append(self._terminal.input_fd)
-            ready = select([one for one in watched if one is not None], [], [], 0 if again else None)[0]
+            ready = select(
+                [one for one in watched if one is not None], [], [], 0 if again else self._budget.seconds_left()
+            )[0]
             for one in ready:
                 if one is self._listener:
                     self._accept()
@@ -142,7 +152,7 @@ class Server:
         if connection is not None:
             if connection.state is not State.RUNNING:
                 return False
-            stop = self._target.advance(hv.cpu.count + SLICE)
+            stop = self._target.advance(self._budget.slice_end(hv.cpu.count, SLICE))
             self._terminal.flush(self._launched.domain)
             if stop is None:
                 return not self._target.idle
@@ -150,7 +160,7 @@ class Server:
             self._send()
             return self._connection is not None and self._connection.state is State.RUNNING
         if self._phase is _Phase.FREE:
-            ended = hv.run(hv.cpu.count + SLICE)
+            ended = hv.run(self._budget.slice_end(hv.cpu.count, SLICE))
             self._terminal.flush(self._launched.domain)
             return ended is RunEnd.LIMIT
         return False
