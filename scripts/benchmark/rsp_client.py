@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """A dependency-free benchmark client for GDB Remote Serial Protocol servers.
 
     rspbench.py HOST:PORT --elf bench.elf [--name PEER] [--only a,b,...] [--json FILE]
@@ -16,19 +15,21 @@ import statistics
 import struct
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
 CMD_HOT, CMD_CPU, CMD_WATCH_FAR, CMD_WATCH_NEAR, CMD_NOP, CMD_CPU_EXIT = 1, 2, 3, 4, 9, 10
 CPU_INSNS = 10  # instructions in one turn of cpu_loop
 clock = time.perf_counter
 
 
-class Unsupported(Exception):
+class UnsupportedError(Exception):
     pass
 
 
 def elf_symbols(path):
     """name -> address out of a 64-bit little-endian ELF's .symtab."""
-    data = open(path, "rb").read()
+    data = Path(path).read_bytes()
     if data[:6] != b"\x7fELF\x02\x01":
         raise SystemExit(f"{path}: not a 64-bit little-endian ELF")
     (shoff,) = struct.unpack_from("<Q", data, 40)
@@ -150,7 +151,7 @@ class Rsp:
     def read(self, addr, size):
         reply = expand(self.ask(b"m%x,%x" % (addr, size)))
         if (reply[:1] == b"E" and len(reply) == 3) or not reply:
-            raise Unsupported(f"m answered {reply!r}")
+            raise UnsupportedError(f"m answered {reply!r}")
         return bytes.fromhex(reply.decode())
 
     def read_word(self, addr):
@@ -170,7 +171,7 @@ class Rsp:
         else:
             reply = self.ask(b"M%x,8:%b" % (addr, data.hex().encode()))
         if reply != b"OK":
-            raise Unsupported(f"memory write answered {reply!r}")
+            raise UnsupportedError(f"memory write answered {reply!r}")
 
 
 class Bench:
@@ -194,7 +195,7 @@ class Bench:
         packet = b"%b%b,%x,1%b" % (op, self.z, addr, extra)
         reply = self.rsp.ask(packet)
         if reply != b"OK":
-            raise Unsupported(f"{packet.decode()} answered {reply.decode('latin1')!r}")
+            raise UnsupportedError(f"{packet.decode()} answered {reply.decode('latin1')!r}")
 
     def to_ready(self):
         """Continue to bench_ready from wherever the guest stands, all breakpoints removed."""
@@ -264,7 +265,7 @@ class Bench:
                     break
                 if clock() - began > self.args.measure_limit:
                     break
-        except Unsupported as error:
+        except UnsupportedError as error:
             why = f"no: {error}"
         except (TimeoutError, EOFError, OSError) as error:
             why = f"failed: {type(error).__name__} {error}"
@@ -354,7 +355,7 @@ class Bench:
         self.bp(b"z", self.sym["hot_function"])
         self.finish()
         if rate is None:
-            raise Unsupported(f"4 continues on a breakpoint moved {moved} hits: the client must step over")
+            raise UnsupportedError(f"4 continues on a breakpoint moved {moved} hits: the client must step over")
         return rate
 
     def e_read(self, packet, unit):
@@ -367,7 +368,7 @@ class Bench:
             elif probe[:1] == b"b" and unescape(probe[1:]) == want:
                 head = 1
             else:
-                raise Unsupported(f"x answered {probe!r}")
+                raise UnsupportedError(f"x answered {probe!r}")
         frames = [Rsp.frame(b"%b%x,%x" % (packet, base + at, min(unit, total - at))) for at in range(0, total, unit)]
         start, done, i, got = clock(), 0, 0, 0
         while True:
@@ -375,7 +376,7 @@ class Bench:
             reply = rsp.reply()
             got = len(unescape(reply)) - head if packet == b"x" else len(bytes.fromhex(expand(reply).decode()))
             if got != min(unit, total - i * unit):
-                raise Unsupported(f"a read of {unit} bytes answered {got}")
+                raise UnsupportedError(f"a read of {unit} bytes answered {got}")
             done += got
             i = (i + 1) % len(frames)
             if clock() - start > self.args.budget:
@@ -393,7 +394,7 @@ class Bench:
     def e_write(self, packet):
         rsp, base, total = self.rsp, self.sym["huge_buffer"], 1 << 20
         if packet == b"X" and not rsp.has_binary_writes(base):
-            raise Unsupported("X not supported")
+            raise UnsupportedError("X not supported")
         unit = min(rsp.packet_size - 40, 1 << 20) if packet == b"X" else min((rsp.packet_size - 40) // 2, 1 << 20)
         body = (bytes(b for b in range(256) if b not in b"#$}*") * (unit // 252 + 1))[:unit]
         frames = [
@@ -405,7 +406,7 @@ class Bench:
             rsp.send_frame(frames[i])
             reply = rsp.reply()
             if reply != b"OK":
-                raise Unsupported(f"{packet.decode()} of {unit} bytes answered {reply!r}")
+                raise UnsupportedError(f"{packet.decode()} of {unit} bytes answered {reply!r}")
             done += unit
             i = (i + 1) % len(frames)
             if clock() - start > self.args.budget:
@@ -436,7 +437,7 @@ class Bench:
     def g_target(self):
         """Condition as an agent expression: hot_counter == k, false k times, then true."""
         if self.rsp.features.get("ConditionalBreakpoints") != "+":
-            raise Unsupported("no ConditionalBreakpoints+ in qSupported")
+            raise UnsupportedError("no ConditionalBreakpoints+ in qSupported")
         k = getattr(self, "false_hits", 200)
         while True:
             self.rsp.write_word(self.sym["hot_counter"], 0)
@@ -452,7 +453,7 @@ class Bench:
             self.bp(b"z", self.sym["hot_function"])
             self.to_ready()
             if hits != k:
-                raise Unsupported(f"condition hot_counter == {k} stopped at {hits}")
+                raise UnsupportedError(f"condition hot_counter == {k} stopped at {hits}")
             if took > self.args.budget / 2 or k > 10**6:
                 self.false_hits = k
                 return k / took
@@ -468,7 +469,7 @@ class Bench:
             if watch:
                 reply = self.rsp.ask(b"Z" + packet)
                 if reply != b"OK":
-                    raise Unsupported(f"Z2 answered {reply!r}")
+                    raise UnsupportedError(f"Z2 answered {reply!r}")
             else:
                 self.bp(b"Z", self.sym["bench_done"])
             start = clock()
@@ -476,7 +477,6 @@ class Bench:
             took = clock() - start
             if watch:
                 self.rsp.ask(b"z" + packet)
-                seen = self.rsp.read_word(self.sym["watched_word"])
                 self.watch_stop = stop[:60].decode("latin1")
             else:
                 self.bp(b"z", self.sym["bench_done"])
@@ -505,10 +505,8 @@ class Bench:
         turns = self.size(1.0, 10**9)
         self.command(CMD_CPU_EXIT, turns)
         start = clock()
-        try:
+        with suppress(EOFError, ConnectionError):
             self.rsp.resume(self.cont)
-        except (EOFError, ConnectionError):
-            pass
         return turns * CPU_INSNS / (clock() - start) / 1e6
 
     def j_reverse(self, packet):
@@ -558,7 +556,7 @@ class Bench:
             self.record("d.server_cycle_per_s", self.d_server_cycle)
             try:
                 unit = self.best_unit(b"m")
-            except Unsupported:
+            except UnsupportedError:
                 unit = 64
             self.unit = unit
             self.record("e.m_2k_MB_s", self.e_read, b"m", min(2040, unit))
@@ -578,7 +576,7 @@ class Bench:
             self.record("i.mips_bp_same_page", self.i_mips, self.sym["cpu_never"])
             if not self.args.no_exit:
                 self.record("i.mips_to_exit", self.i_exit, repeats=1)
-        except (TimeoutError, EOFError, OSError, Unsupported) as error:
+        except (TimeoutError, EOFError, OSError, UnsupportedError) as error:
             self.results["error"] = {"why": f"{type(error).__name__}: {error}", "samples": []}
 
     def report(self):
@@ -635,8 +633,7 @@ def main():
     bench.run()
     report = bench.report()
     if args.json:
-        with open(args.json, "w") as out:
-            json.dump(report, out, indent=1)
+        Path(args.json).write_text(json.dumps(report, indent=1))
     print(json.dumps(report))
     print(table(report["results"]), file=sys.stderr)
 

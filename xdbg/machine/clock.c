@@ -119,20 +119,20 @@ static unsigned first_stop_inside(const struct clock *c, uint64_t pc, const stru
 
 /*
  * A store into the running block makes the engine drop it, go back to the store and run that alone. It shows as a block of one
- * instruction inside the previous one, whose translation is gone. Take back what the previous block did not run.
+ * instruction inside the previous one, whose translation is gone. Take back what the previous block did not run; was it so?
  */
-void account_self_modification(struct clock *c, uint64_t pc)
+bool account_self_modification(struct clock *c, uint64_t pc)
 {
     struct engine *e = &c->engine;
     uint64_t into = pc - c->last->pc;
     uint32_t flags = *e->hflags | ((uint32_t)*e->eflags & 0x73100); /* as the engine keys blocks: TF IOPL RF VM AC */
 
     if (into >= c->last->block->size || c->last->icount == 1)
-        return;
+        return false;
     if (e->tb_lookup(e->cpu, c->last->pc, 0, flags, TB_CLUSTER | (uint32_t)c->last->limit))
-        return;
+        return false;
     settle(c, pc);
-    c->modified_itself = 1;
+    return true;
 }
 
 /* Remember whether the block that ran last ended in an iteration of a repeated string instruction at `pc`. */

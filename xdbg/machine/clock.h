@@ -198,7 +198,7 @@ struct clock {
     uint64_t fresh_size;
     uint64_t fresh_icount;
     uint64_t limit; /* of the block that the engine was told to run next */
-    uint64_t modified_itself; /* a block was dropped in its middle */
+    uint64_t modified_itself; /* the block before the last exit was dropped in its middle */
     uint64_t restarts; /* since a block ran */
     uint64_t skip_pc;
     uint64_t skip_count;
@@ -234,7 +234,7 @@ unsigned offset_of_instruction(const struct block *block, unsigned index);
 /* clock.c */
 void leave(struct clock *c, enum event event);
 void fail(struct clock *c, uint64_t failure);
-void account_self_modification(struct clock *c, uint64_t pc);
+bool account_self_modification(struct clock *c, uint64_t pc);
 _Noreturn void restart(struct clock *c, unsigned limit);
 void settle(struct clock *c, uint64_t rip);
 void new_epoch(struct clock *c);

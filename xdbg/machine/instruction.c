@@ -48,6 +48,8 @@ static uint8_t two_byte(uint8_t opcode)
     case 0xa0 ... 0xa2: case 0xa8 ... 0xaa:
     case 0xc8 ... 0xcf:
         return N;
+    case 0x20 ... 0x23: /* mov cr, dr: the ModRM byte always names registers */
+        return B;
     case 0x80 ... 0x8f:
         return Z;
     case 0x0f: /* 3DNow!: the opcode is a suffix */

@@ -8,6 +8,7 @@ lowest privilege). DS, ES, FS and GS load a descriptor as `mov` to a segment reg
 """
 
 import ctypes
+import struct
 from typing import Final
 
 from xdbg.abi.frames import Maddr, Vaddr
@@ -47,6 +48,9 @@ ES, CS, SS, DS, FS, GS = range(6)
 """Segment registers, in the order of instruction encodings."""
 
 FXSAVE_SIZE: Final = 512
+
+_FPU_INITIAL: Final = struct.pack("<H22xI484x", 0x37F, 0x1F80)
+"""FCW and MXCSR as FNINIT and RESET leave them; all registers empty."""
 
 _ENV_SIZE: Final = 1024
 _HFLAGS_CPL: Final = 3
@@ -131,6 +135,7 @@ class Registers:
         self.rip = 0
         self.rflags = 2
         self.cr3 = Maddr(0)
+        self.write_fpu(_FPU_INITIAL)
 
     @property
     def rflags(self) -> int:

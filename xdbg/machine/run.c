@@ -50,7 +50,7 @@ static void run_to_event(struct clock *c)
     }
     /* Stopped behind the block that ends at the deadline, unless that modified itself: then not all of it has run. */
     if (c->count >= c->deadline && c->last)
-        account_self_modification(c, *e->eip);
+        c->modified_itself = account_self_modification(c, *e->eip);
     note_rep(c, *e->eip);
     if (c->count >= c->deadline)
         c->event = EVENT_DEADLINE;

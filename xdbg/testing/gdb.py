@@ -131,7 +131,7 @@ class GdbSession:
 
     @property
     def inferior(self) -> int:
-        """gdb's number of the selected inferior; the kernel's is 1."""
+        """The number of the selected inferior; the kernel's is 1."""
         return self.number("$_inferior")
 
     def select(self, inferior: int) -> None:

@@ -47,9 +47,8 @@ class Idt:
             gate = IdtGate(HANDLER_BASE + 16 * vector, XEN_CS, dpl=dpl)
             ram.write(self.maddr + IdtGate.SIZE * vector, gate.to_bytes())
         # As the CPU finds them in the table; nobody writes to it once it is made.
-        self._gates = tuple(
-            IdtGate.from_bytes(ram.read(self.maddr + IdtGate.SIZE * vector, IdtGate.SIZE)) for vector in range(NR_VECTORS)
-        )
+        table = ram.read(self.maddr, IdtGate.SIZE * NR_VECTORS)
+        self._gates = tuple(IdtGate.from_bytes(table[IdtGate.SIZE * vector :]) for vector in range(NR_VECTORS))
 
     def gate(self, vector: int) -> IdtGate:
         """The descriptor that the CPU finds for a vector."""
