@@ -3,9 +3,9 @@
 import pytest
 
 from xdbg.machine.exits import DeadlineExit, SyscallExit
-from xdbg.machine.registers import RAX, RBX, RCX
+from xdbg.machine.registers import RAX, RBX
 
-from .conftest import CODE, DATA, FOREVER, RW, RWX, RX, assemble
+from .conftest import CODE, RW, RWX, RX, assemble
 
 ALIAS = 0x7000_0000
 
@@ -106,8 +106,8 @@ def test_self_modifying_code_on_one_page_is_seen_at_once_and_counted_exactly(gue
 def test_self_modifying_code_in_slices_is_counted_exactly(guest, slice_length):
     # the store is in the middle of a block, and changes the number of instructions behind it
     source = (
-        "xor ecx, ecx; again: inc ebx; xor word ptr [rip + 1f], 0xf6; inc edx; 1: .byte 0x66, 0x90; inc ecx; cmp ecx, 20;"
-        "jne again; syscall"
+        "xor ecx, ecx; again: inc ebx; xor word ptr [rip + 1f], 0xf6; inc edx; 1: .byte 0x66, 0x90; inc ecx;"
+        "cmp ecx, 20; jne again; syscall"
     )
     whole, sliced = guest(source, RWX), guest(source, RWX)
     assert whole.run_to_end() == SyscallExit()
@@ -162,5 +162,3 @@ def test_a_hot_loop_is_checked_once_an_entry(guest):
     before = machine.cpu.diagnostics.slow_blocks
     assert machine.cpu.enter(100_000) == DeadlineExit()
     assert machine.cpu.diagnostics.slow_blocks - before <= 4
-    assert machine.cpu.gpr[RCX] == 0
-    assert DATA < FOREVER

@@ -71,8 +71,6 @@ def test_compiled_code_is_cut_as_the_disassembler_cuts_it(disassembler):
         elf = ELFFile(file)
         section = elf.get_section_by_name(".text")
         code = section.data()[:200_000]
-    libc = ctypes.string_at(ctypes.cast(ctypes.CDLL(None).memcpy, ctypes.c_void_p).value or 0, 0)
-    assert libc == b""
     at = 0
     for _, size, name, _ in disassembler.disasm_lite(code, 0):
         if not name.startswith("v"):

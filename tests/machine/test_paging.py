@@ -24,7 +24,7 @@ KERNEL = 0xFFFF_8000_0000_0000
 
 @pytest.fixture
 def ram() -> Ram:
-    """0 -> FRAME writable, 0x1000 -> FRAME + 0x1000 read-only NX, 2 MiB: a 2 MiB page of frame 2 MiB, 1 GiB: a 1 GiB page."""
+    """0 -> FRAME writable, 0x1000 -> FRAME + 0x1000 read-only NX, 2 MiB -> a 2 MiB page, 1 GiB -> a 1 GiB page."""
     ram = Ram(4 << 20)
     ram.write_u64(L4, L3 | TABLE)
     ram.write_u64(L3, L2 | TABLE)
@@ -132,7 +132,7 @@ def test_mapped_ranges_merge_what_goes_on(ram):
         (0x800, 0x800, user, FRAME + 0x800),
         (0x1000, 0x800, read_only, FRAME + 0x1000),
     ]
-    assert [start for start, *_ in mapped_ranges(ram, L4, 0, 1 << 64) if start >= KERNEL][0] == KERNEL
+    assert next(start for start, *_ in mapped_ranges(ram, L4, 0, 1 << 64) if start >= KERNEL) == KERNEL
 
 
 def test_the_walk_agrees_with_the_engine_about_superpages(guest):

@@ -4,10 +4,10 @@ else."""
 import pytest
 
 from xdbg.machine.exits import DeadlineExit, ExceptionExit, StepExit, SyscallExit, WatchExit
-from xdbg.machine.registers import RAX, RCX, RDI, RSI, RSP
+from xdbg.machine.registers import RAX, RCX, RDI
 from xdbg.machine.stoppoints import Access, Watch
 
-from .conftest import CODE, DATA, FOREVER, RW, RWX, STACK_TOP, Guest, R, assemble
+from .conftest import CODE, DATA, FOREVER, RW, RWX, Guest, R, assemble
 
 FRAME = 65 << 12  # behind DATA
 NEXT = 80 << 12  # behind the page after DATA
@@ -95,7 +95,6 @@ def test_a_store_to_other_bytes_of_the_page_does_not_stop(guest, source, first, 
     assert machine.run_to_end() == SyscallExit()
     assert machine.cpu.save() == plain.cpu.save()
     assert (machine.cpu.count, machine.ram.buffer == plain.ram.buffer) == (plain.cpu.count, True)
-    assert first + length < 3000 or first > 3008
 
 
 READS = [
@@ -253,7 +252,7 @@ def test_code_on_a_watched_page_can_modify_itself(guest):
 def test_watches_in_many_places_come_and_go(guest):
     machine = guest("again: mov [rdi], rax; inc rax; jmp again")
     pages = [machine.map(0x7000_0000 + page * 4096, RW) for page in range(40)]
-    for turn, maddr in enumerate(pages * 2):
+    for maddr in pages * 2:
         machine.cpu.gpr[RDI] = 0x7000_0000 + pages.index(maddr) * 4096 + 16
         watch = Watch(maddr + 16, 8, Access.WRITE)
         machine.cpu.watches.add(watch)
@@ -261,7 +260,6 @@ def test_watches_in_many_places_come_and_go(guest):
         machine.cpu.watches.remove(watch)
         assert machine.cpu.enter(machine.cpu.count + 30) == DeadlineExit()
         assert machine.ram.read_u64(maddr + 16) == machine.cpu.gpr[RAX] - (machine.cpu.rip == CODE)
-        assert turn < 80
 
 
 def test_stores_made_by_the_hypervisor_are_found_by_their_range(guest):
@@ -272,4 +270,3 @@ def test_stores_made_by_the_hypervisor_are_found_by_their_range(guest):
     assert watches.overlapping(FRAME + 7, 1) == (low,)
     assert watches.overlapping(FRAME + 7, 2) == (low, high)
     assert watches.overlapping(FRAME + 16, 8) == ()
-    assert (RSI, RSP, len(assemble("nop")), STACK_TOP) == (6, 4, 1, STACK_TOP)

@@ -77,8 +77,10 @@ class Stepping:
     def clear(self) -> None:
         """Drop all steps."""
         if self._plans:
+            installed = any(plan.returns_to is not None for plan in self._plans.values())
             self._plans.clear()
-            self._install()
+            if installed:
+                self._install()
 
     def __bool__(self) -> bool:
         """Whether any thread is to step."""

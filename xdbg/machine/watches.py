@@ -85,6 +85,11 @@ class Watches:
         """The watches that the last `WatchExit` hit."""
         return tuple(watch for watch, entry in zip(self._applied, self._entries, strict=True) if entry.hit)
 
+    @property
+    def protected(self) -> set[Mfn]:
+        """The frames whose accesses the engine announces now."""
+        return set(self._protection)
+
     def apply(self) -> None:
         """Hand the watches to the compiled part, and protect and release frames."""
         if self._watches != self._applied:

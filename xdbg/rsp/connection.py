@@ -133,7 +133,8 @@ class Connection:
         assert self.state is State.RUNNING, "a stop without a request to answer"
         self.state = State.IDLE
         self._send(self.show_stop(event))
-        self._advance()
+        if self._waiting or len(self._decoder):
+            self._advance()
 
     def output(self, text: str) -> bool:
         """Shows text on the client's console. False: it can't be told now, since the guest does not run."""
@@ -285,11 +286,13 @@ class Connection:
         if payload is None:
             self._send(Error(E2BIG, f"packets have at most {MAX_PAYLOAD} bytes"))
             return
-        row = table.find(payload)
-        if row is None or row.capability not in self.capabilities:
+        understood = table.understand(payload)
+        if understood is None or understood.row.capability not in self.capabilities:
             self._send(table.NOT_SUPPORTED)
             return
-        reply = row.answer(self, self.target, payload)
+        reply = understood.refusal
+        if understood.request is not None:
+            reply = understood.row.answer(self, self.target, understood.request)
         if reply is not None:
             self._send(reply)
 

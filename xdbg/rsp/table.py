@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from errno import EINVAL
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from xdbg.rsp.framing import MAX_PAYLOAD
@@ -46,22 +47,28 @@ class Packet:
         """The first line of the handler's docstring."""
         return (self.handler.__doc__ or "").partition("\n")[0]
 
-    def answer(self, connection: Connection, target: Target, payload: bytes) -> Reply | None:
-        """The reply to a payload that begins with `prefix`; None when it comes later, or never."""
-        try:
-            request = self.request.parse(payload[self.skip :])
-        except ValueError as error:
-            return self.failure(EINVAL, str(error))
+    def answer(self, connection: Connection, target: Target, request: Request) -> Reply | None:
+        """The reply to a request; None when it comes later, or never."""
         try:
             return self.handler(connection, target, request)
         except TargetError as error:
             return self.failure(error.errno, error.text)
 
 
-_SHORT: Final = 32
-"""Longer than all prefixes; longer payloads are not worth being hashed."""
+@dataclass(frozen=True, slots=True)
+class Understood:
+    """What a payload asks: of which row, and the parsed request; or the reply to one that makes no sense."""
+
+    row: Packet
+    request: Request | None
+    refusal: Reply | None = None
+
+
 _LONG_NAMES: Final = b"qQv"
 """Packets with these first letters have names of many letters."""
+
+_SHORT: Final = 64
+"""Bytes of a payload that is worth remembering."""
 
 _ROWS: Final[dict[bytes, Packet]] = {}
 _BY_FIRST_BYTE: Final[dict[int, list[Packet]]] = {}
@@ -121,10 +128,29 @@ def packet(
     return enter
 
 
+def understand(payload: bytes) -> Understood | None:
+    """The row and the request of a payload; None if there is no row for it.
+
+    A debugger asks the same short things over and over, so those are parsed once.
+    """
+    return _understand_short(payload) if len(payload) <= _SHORT else _understand(payload)
+
+
+def _understand(payload: bytes) -> Understood | None:
+    row = find(payload)
+    if row is None:
+        return None
+    try:
+        return Understood(row, row.request.parse(payload[row.skip :]))
+    except ValueError as error:
+        return Understood(row, None, row.failure(EINVAL, str(error)))
+
+
+_understand_short: Final = lru_cache(maxsize=1024)(_understand)
+
+
 def find(payload: bytes) -> Packet | None:
     """The row of a payload."""
-    if len(payload) < _SHORT and (row := _ROWS.get(payload)) is not None:
-        return row
     if not payload:
         return None
     for row in _BY_FIRST_BYTE.get(payload[0], ()):
