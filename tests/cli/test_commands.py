@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -44,6 +45,20 @@ def test_run_ends_with_124_at_an_instruction_limit():
 
 def test_run_ends_with_124_at_a_time_limit():
     assert xdbg("run", "crash", "--append", "loop", "--timeout", "0.2").returncode == 124
+
+
+def test_run_says_in_one_line_when_its_output_can_not_be_written():
+    with Path("/dev/full").open("wb") as full:
+        run = subprocess.run(
+            [sys.executable, "-m", "xdbg", "run", "hello"],
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert run.returncode == 1
+    assert run.stderr.splitlines()[0].endswith(b"No space left on device")
+    assert b"Traceback" not in run.stderr
 
 
 def test_a_kernel_is_found_by_its_path_too():

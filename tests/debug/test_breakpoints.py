@@ -102,9 +102,9 @@ def test_forgetting_one_inferior_leaves_the_others(cpu: StopPoints) -> None:
 def test_run_control_s_own_are_nobody_s(cpu: StopPoints) -> None:
     breakpoints = Breakpoints(KERNEL)
     breakpoints.insert(KERNEL, SOFTWARE, UPPER)
-    breakpoints.set_internal([(Vaddr(UPPER), Maddr(0x1000))])
+    breakpoints.set_internal("upcalls", [(Vaddr(UPPER), Maddr(0x1000))])
     breakpoints.install(cpu, Tables())
     assert cpu.points == {(UPPER, None), (UPPER, 0x1000)}
-    breakpoints.set_internal(())
+    breakpoints.set_internal("upcalls", ())
     breakpoints.install(cpu, Tables())
     assert cpu.points == {(UPPER, None)}

@@ -1,6 +1,8 @@
 """The command line: `xdbg COMMAND`. One module per command; each is imported when it is called."""
 
+from errno import EPIPE
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -29,6 +31,15 @@ class _Commands(click.Group):
         command = import_module(f"{__name__}.{cmd_name}").command
         assert isinstance(command, click.Command)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except OSError as error:
+            # A reader that has gone is click's business; anything else that the host refuses is told in a line.
+            if error.errno == EPIPE:
+                raise
+            raise click.ClickException(error.strerror or str(error)) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         del ctx

@@ -46,7 +46,7 @@ class Breakpoints:
     kernel_pid: int
     _kinds: dict[Vaddr, dict[int, set[BreakpointKind]]] = field(default_factory=dict)
     """By address: the inferiors that have a breakpoint there, and of which kinds."""
-    _internal: set[StopPoint] = field(default_factory=set)
+    _internal: dict[str, set[StopPoint]] = field(default_factory=dict)
     _installed: set[StopPoint] = field(default_factory=set)
     _changed: bool = False
 
@@ -85,11 +85,11 @@ class Breakpoints:
         """At how many addresses there are breakpoints."""
         return len(self._kinds)
 
-    def set_internal(self, points: Iterable[StopPoint]) -> None:
-        """The stop points that run control needs for itself; they belong to no inferior and are never reported."""
+    def set_internal(self, purpose: str, points: Iterable[StopPoint]) -> None:
+        """The stop points that run control needs for a purpose of its own: they are no inferior's and never reported."""
         new = set(points)
-        if new != self._internal:
-            self._internal = new
+        if new != self._internal.get(purpose, set()):
+            self._internal[purpose] = new
             self._changed = True
 
     def pids_at(self, vaddr: int) -> Iterable[int]:
@@ -108,7 +108,7 @@ class Breakpoints:
         if not self._changed and not moved:
             return
         self._changed = False
-        wanted = set(self._internal)
+        wanted = set().union(*self._internal.values())
         for vaddr, by_pid in self._kinds.items():
             for pid in by_pid:
                 if pid == self.kernel_pid or vaddr >= KERNEL_HALF:

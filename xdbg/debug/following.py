@@ -17,7 +17,7 @@ from xdbg.abi.hypercalls import Hypercall
 from xdbg.abi.x86 import Vector
 from xdbg.machine.exits import ExceptionExit, Exit, SyscallExit, WatchExit
 from xdbg.machine.paging import NotMappedError, walk
-from xdbg.machine.registers import RAX
+from xdbg.machine.registers import RAX, RDI, RSI
 from xdbg.rsp.replies import ExitReply, StopEvent, StopReply
 from xdbg.rsp.threadid import Thread
 from xdbg.xen.vcpu import Vcpu
@@ -65,6 +65,8 @@ class Following:
         self._tables: dict[int, tuple[int, int | None]] = {}
         self._ended: dict[int, int] = {}
         """Processes that have ended without gdb having been told, and their status."""
+        self._statuses: dict[int, int] = {}
+        """What attached processes are ending with: their kernel may not keep it until they are looked at."""
         self._has_handled = False
         """The guest has been in its kernel since the processes were looked at."""
         self._planted: set[int] = set()
@@ -83,6 +85,8 @@ class Following:
 
     def install_breakpoints(self, *, moved: bool = False) -> None:
         """Bring the CPU's stop points in line; `moved`: page tables have changed."""
+        place = self._inferiors.profile.exit_function if self._inferiors.has_processes else None
+        self._breakpoints.set_internal("exits", () if place is None else ((place, None),))
         self._breakpoints.install(self._hv.cpu.stop_points, self._inferiors.tables_of, moved=moved)
 
     def forget(self) -> None:
@@ -91,6 +95,7 @@ class Following:
         self._watchpoints.clear()
         self._planted.clear()
         self._ended.clear()
+        self._statuses.clear()
         self.withdraw()
 
     def withdraw(self) -> None:
@@ -155,6 +160,16 @@ class Following:
             return None
         return self._stops.own_int3(vcpu) if maddr in self._planted else None
 
+    def note_exit(self, vaddr: Vaddr) -> None:
+        """A stop point has been reached. If a process ends there, its status is in the arguments."""
+        profile = self._inferiors.profile
+        if vaddr != profile.exit_function:
+            return
+        gpr = self._hv.cpu.gpr
+        ending = profile.exiting((gpr[RDI], gpr[RSI]))
+        if ending is not None and ending[0] in self._inferiors.process_ids():
+            self._statuses[ending[0]] = ending[1]
+
     def ended(self) -> ExitReply | None:
         """The end of a process that gdb has not been told of and wants to know of now."""
         for pid, status in self._ended.items():
@@ -195,7 +210,7 @@ class Following:
             self._inferiors.detach(pid)
             self._breakpoints.forget(pid)
             self._watchpoints.forget(pid)
-            self._ended[pid] = status
+            self._ended[pid] = self._statuses.pop(pid, status)
 
 
 def _tables(vcpu: Vcpu) -> tuple[int, int | None]:

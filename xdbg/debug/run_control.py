@@ -150,6 +150,7 @@ class RunControl:
                     self._skip_here(vcpu)
                 return None
             case StopPointExit(vaddr):
+                self.following.note_exit(vaddr)
                 ours, stop = self.stepping.returned(vcpu, vaddr)
                 if not ours:
                     stop = self.stops.breakpoint(vcpu, vaddr)

@@ -135,7 +135,7 @@ class Stepping:
     def _install(self) -> None:
         """A stop point of our own wherever a handler returns to."""
         places = [plan.returns_to for plan in self._plans.values() if plan.returns_to is not None]
-        self._breakpoints.set_internal((Vaddr(rip), cr3) for rip, _, cr3 in places)
+        self._breakpoints.set_internal("upcalls", ((Vaddr(rip), cr3) for rip, _, cr3 in places))
         self._following.install_breakpoints()
 
     # -- steps

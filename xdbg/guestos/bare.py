@@ -42,6 +42,16 @@ class BareProfile:
         del vcpu_id
         return None
 
+    @property
+    def exit_function(self) -> Vaddr | None:
+        """Unknown."""
+        return None
+
+    def exiting(self, arguments: tuple[int, int]) -> tuple[int, int] | None:
+        """Unknown."""
+        del arguments
+        return None
+
     def register_writes(self, pid: int, registers: UserRegisters) -> Sequence[tuple[Vaddr, bytes]]:
         """None."""
         del pid, registers

@@ -98,6 +98,18 @@ class Profile(Protocol):
         """The process that a vcpu runs, in user mode or in the kernel on its behalf; None: none, or unknown."""
         ...
 
+    @property
+    def exit_function(self) -> Vaddr | None:
+        """The kernel's function that ends a process; None: not known.
+
+        A kernel may forget a process in the same moment, so that nobody sees its status any more.
+        """
+        ...
+
+    def exiting(self, arguments: tuple[int, int]) -> tuple[int, int] | None:
+        """The pid and the status, from the first two arguments of a call of `exit_function`; None: of no process."""
+        ...
+
     def register_writes(self, pid: int, registers: UserRegisters) -> Sequence[tuple[Vaddr, bytes]]:
         """What to store where in the kernel's memory, so that it lets the process go on with these registers.
 

@@ -64,6 +64,7 @@ class TasksProfile:
         }
         self._tasks = symbols.address("tasks")
         self._current = symbols.address("current")
+        self._exit = Vaddr(symbols.address("task_exit")) if "task_exit" in symbols else None
         table = symbols.get("tasks")
         assert table is not None
         missing = [name for name in _TASK_FIELDS if name not in self._task.fields]
@@ -126,6 +127,17 @@ class TasksProfile:
         except NotMappedError:
             return None
         return self._pid(slot) if self._in_use(slot) and self._state(slot) == _RUNNING else None
+
+    @property
+    def exit_function(self) -> Vaddr | None:
+        """task_exit."""
+        return self._exit
+
+    def exiting(self, arguments: tuple[int, int]) -> tuple[int, int] | None:
+        """task_exit(task, status)."""
+        task, status = arguments
+        index = self._index_of(task)
+        return None if index is None else (self._pid(self._slots()[index]), status & 0xFF)
 
     def register_writes(self, pid: int, registers: UserRegisters) -> Sequence[tuple[Vaddr, bytes]]:
         """Into task->regs, and into task->fpu if the registers have that part."""
