@@ -2,8 +2,16 @@
 
 import pytest
 
-CRASHES = ["shutdown", "bad-stack", "bad-user-stack", "no-handler", "null-jump-no-handler", "iret-no-user-tables",
-           "stack-overflow", "garbage-crash"]
+CRASHES = [
+    "shutdown",
+    "bad-stack",
+    "bad-user-stack",
+    "no-handler",
+    "null-jump-no-handler",
+    "iret-no-user-tables",
+    "stack-overflow",
+    "garbage-crash",
+]
 
 
 def test_power_off_is_an_exit(xdbg_gdb):

@@ -60,11 +60,21 @@ def test_breakpoint_set_after_ctrl_c_is_hit(xdbg_gdb):
     assert gdb.cont().function == "schedule"
 
 
-@pytest.mark.parametrize("command", ["next", "finish", "step", "stepi 100000000"])
-def test_ctrl_c_ends_a_long_step(xdbg_gdb, command):
+@pytest.mark.parametrize("command", ["next", "until", "nexti"])
+def test_ctrl_c_ends_a_step_over_a_call_that_never_returns(xdbg_gdb, command):
     gdb = xdbg_gdb("crash", *LOOP)
-    place = next(line for line in gdb.run("disassemble loop").splitlines() if "\tpause" in line)
-    gdb.run(f"tbreak *{place.split()[0]}")
+    call = next(line for line in gdb.run("disassemble main").splitlines() if "call   *" in line)
+    gdb.run(f"tbreak *{call.split()[0]}")
+    gdb.cont()
+    gdb.start_running(command)
+    assert gdb.interrupt().signal == "SIGINT"
+    assert "main" in gdb.backtrace()
+
+
+@pytest.mark.parametrize("command", ["finish", "stepi 100000000"])
+def test_ctrl_c_ends_a_long_command(xdbg_gdb, command):
+    gdb = xdbg_gdb("crash", *LOOP)
+    gdb.run("tbreak loop")
     gdb.cont()
     gdb.start_running(command)
     assert gdb.interrupt().signal == "SIGINT"

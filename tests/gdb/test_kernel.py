@@ -120,7 +120,7 @@ def test_print_and_set_a_variable_of_the_kernel(xdbg_gdb):
     gdb.run("break main")
     gdb.cont()
     assert gdb.evaluate("(char *)start_info->magic").endswith('"xen-3.0-x86_64"')
-    gdb.run('set variable start_info->mod_len = 4711')
+    gdb.run("set variable start_info->mod_len = 4711")
     gdb.cont()
     assert "module of 4711 bytes" in gdb.guest.stop()
 

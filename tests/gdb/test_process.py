@@ -6,8 +6,7 @@ def test_break_and_backtrace_with_source_lines(counter):
     stop = counter.cont()
     assert (stop.reason, stop.source) == ("breakpoint-hit", "int result = x * x;")
     assert stop.file.endswith("counter.c")
-    assert counter.backtrace() == ["square", "compute", "count", "main", "start", "_start"][: len(counter.backtrace())]
-    assert counter.backtrace()[:4] == ["square", "compute", "count", "main"]
+    assert counter.backtrace() == ["square", "compute", "count", "main"]
 
 
 def test_step_into_next_over_and_finish(counter):
@@ -110,7 +109,7 @@ def test_frames_up_and_down_show_locals(counter):
     counter.run("tbreak square")
     counter.cont()
     counter.run("up 2")
-    assert counter.number("i") == counter.number("rounds") - (40 - counter.number("i"))
-    assert "rounds = 40" in counter.run("info frame") + counter.run("info args")
+    assert "rounds = 40" in counter.run("info args")
+    assert "\ni = 11\n" in counter.run("info locals")
     counter.run("down")
     assert "squared" in counter.run("info locals")

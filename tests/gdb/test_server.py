@@ -20,7 +20,7 @@ def test_gdb_that_detaches_lets_the_guest_run(xdbg_serve):
         gdb.run("detach")
         gdb.quit()
     with GdbSession(guest.address) as gdb:
-        assert gdb.run("info symbol $pc")
+        gdb.run_to_end()
     assert "PASS hello" in guest.stop()
 
 
@@ -65,7 +65,6 @@ def test_gdb_that_vanishes_while_the_guest_runs(xdbg_serve):
         gdb.start_running()
     with GdbSession(guest.address) as gdb:
         count = gdb.instructions
-        assert gdb.backtrace()[-1] == "_start" or gdb.backtrace()
         gdb.stepi()
         assert gdb.instructions == count + 1
 
@@ -107,7 +106,11 @@ def test_stdio(tmp_path):
 def test_xdbg_debug_in_batch(script):
     done = subprocess.run(
         [sys.executable, "-m", "xdbg", "debug", "hello", "--", "-nx", "-batch", *script],
-        capture_output=True, text=True, timeout=120, check=False, stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        stdin=subprocess.DEVNULL,
     )
     assert done.returncode == 0, done.stderr
     assert "Breakpoint 1, main (" in done.stdout
@@ -116,7 +119,11 @@ def test_xdbg_debug_in_batch(script):
 def test_xdbg_debug_ends_with_the_status_of_gdb():
     done = subprocess.run(
         [sys.executable, "-m", "xdbg", "debug", "hello", "--", "-nx", "-batch", "-ex", "continue", "-ex", "quit 7"],
-        capture_output=True, text=True, timeout=120, check=False, stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        stdin=subprocess.DEVNULL,
     )
     assert done.returncode == 7
     assert "PASS hello" in done.stderr

@@ -2,6 +2,7 @@
 
 import pytest
 
+from xdbg.machine import engine_state
 from xdbg.machine.exits import DeadlineExit, SyscallExit
 from xdbg.machine.registers import RAX, RBX
 
@@ -129,6 +130,21 @@ def test_when_the_store_of_known_blocks_is_full_all_are_made_anew(guest):
         before = machine.cpu.count
         assert machine.run_to_end() == SyscallExit()
         assert (machine.cpu.gpr[RAX], machine.cpu.count - before) == (300, 1 + 5 * (60 * 3 + 2) + 1)
+
+
+def test_when_the_engines_code_buffer_is_full_counting_goes_on(monkeypatch, guest):
+    monkeypatch.setattr(engine_state, "_CODE_BUFFER", 1 << 20)
+    functions = ";".join(f"fn{n}: mov eax, 1000; ret" for n in range(100))
+    calls = ";".join(f"call fn{n}" for n in range(100))
+    source = f"{calls}; syscall; {functions}"
+    machine = guest(source)
+    for value in range(1000, 1040):
+        machine.ram.write(64 << 12, assemble(source).replace(b"\xe8\x03\x00\x00", value.to_bytes(4, "little")))
+        machine.cpu.rip = CODE
+        before = machine.cpu.count
+        assert machine.cpu.enter(before + 150) == DeadlineExit()
+        assert machine.run_to_end() == SyscallExit()
+        assert (machine.cpu.gpr[RAX], machine.cpu.count - before) == (value, 301)
 
 
 @pytest.mark.parametrize("padding", [0, 3])

@@ -13,7 +13,7 @@ from xdbg.machine.exits import (
 )
 from xdbg.machine.registers import RAX, RBX, RCX, RDX, RSP
 
-from .conftest import CODE, DATA, FOREVER, RX, GuestMaker
+from .conftest import CODE, DATA, FOREVER, RWX, RX, GuestMaker
 
 UNMAPPED = 0x1234_5000
 
@@ -143,10 +143,15 @@ def test_an_unmasked_x87_error_comes_at_the_next_waiting_instruction(guest):
     assert machine.run_to_end().vector == 16
 
 
-def test_a_page_table_that_names_no_ram_ends_the_guest(guest):
-    machine = guest("mov rax, [0x12345000]")
-    machine.map(UNMAPPED, RX, maddr=1 << 30)
-    assert isinstance(machine.run_to_end(), EngineExit)
+@pytest.mark.parametrize("source", ["mov rax, [rdi]", "mov [rdi], rax", "add [rdi], rax", "call rdi", "jmp rdi"])
+def test_a_page_table_that_names_no_ram_ends_the_guest_at_the_instruction(guest, source):
+    machine = guest(f"mov edi, 0x12345000; nop; again: inc rax; {source}; jmp again")
+    machine.map(UNMAPPED, RWX, maddr=1 << 30)
+    result = machine.run_to_end()
+    at = UNMAPPED if "rdi" in source.split()[-1] and "[" not in source else CODE + 9
+    assert result == EngineExit(f"access outside RAM at {at:#x}")
+    assert machine.cpu.count == (4 if at == UNMAPPED else 3)
+    assert machine.cpu.step() == result
 
 
 def test_a_deadline_that_has_passed_runs_nothing(guest):

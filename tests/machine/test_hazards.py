@@ -4,7 +4,7 @@ import ctypes
 
 import pytest
 
-from xdbg.machine import clock, engine_state
+from xdbg.machine import clock, engine_state, exit_checks
 from xdbg.machine.engine_state import EngineStateError
 from xdbg.machine.exits import DeadlineExit, ExceptionExit, StepExit, StopPointExit, SyscallExit
 from xdbg.machine.ram import Ram
@@ -179,7 +179,7 @@ def test_no_access_hook_covers_a_frame_that_is_not_watched(guest):
     assert not machine.cpu.watches.protected
     machine.cpu.watches.add(watch)
     machine.cpu.step()
-    assert machine.cpu.watches.protected == {65, 66}
+    assert machine.cpu.watches.protected == {65}
     machine.cpu.watches.remove(watch)
     for _ in range(100):
         machine.cpu.step()
@@ -222,6 +222,20 @@ def test_an_engine_that_does_not_stop_where_told_is_refused(monkeypatch, guest):
     monkeypatch.setattr(clock, "create", without_limits)
     with pytest.raises(EngineStateError, match="a step"):
         guest("nop")
+
+
+@pytest.mark.parametrize("dropped", [True, False])
+def test_a_loop_that_is_one_block_stops_at_its_deadline_with_and_without_the_engines_own_checks(
+    monkeypatch, guest, dropped
+):
+    if not dropped:
+        monkeypatch.setattr(exit_checks, "drop_exit_checks", lambda *_: None)
+    machine = guest("again: inc rax; jmp again")
+    assert (machine.cpu._kept_for_the_engine is not None) == dropped
+    assert machine.cpu.enter(1_000_001) == DeadlineExit()
+    machine.cpu.stop_points.add(CODE, None)
+    assert machine.cpu.enter(FOREVER) == StopPointExit(CODE)
+    assert machine.cpu.count == 1_000_002
 
 
 def test_many_entries_and_exits_leave_the_stack_of_the_engine_alone(guest):

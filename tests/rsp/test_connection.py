@@ -134,6 +134,29 @@ def test_an_interrupt_byte_that_crosses_the_stop_is_dropped(client: Client, targ
     assert target.interrupts == 0
 
 
+def test_an_interrupt_byte_that_crosses_the_end_of_a_step_counts_for_the_next_resume(
+    client: Client, target: FakeTarget
+) -> None:
+    client.send(b"vCont;s:p400001.1")
+    client.connection.stop(STOPPED)
+    client.connection.receive(b"\x03" + frame(b"qC"))
+    assert target.interrupts == 0
+    client.send(b"vCont;c")
+    assert target.interrupts == 1
+    client.connection.stop(StopReply(Signal.INT, Thread(KERNEL, 1)))
+    client.send(b"vCont;c")
+    assert target.interrupts == 1
+
+
+def test_an_interrupt_byte_behind_an_interrupted_step_is_dropped(client: Client, target: FakeTarget) -> None:
+    client.send(b"vCont;s:p400001.1")
+    client.connection.receive(b"\x03")
+    client.connection.stop(StopReply(Signal.INT, Thread(KERNEL, 1)))
+    client.connection.receive(b"\x03")
+    client.send(b"vCont;c")
+    assert target.interrupts == 1
+
+
 def test_requests_sent_while_it_runs_wait_for_the_stop_and_may_resume_again(client: Client, target: FakeTarget) -> None:
     client.send(b"vCont;c")
     client.connection.receive(frame(b"qC") + frame(b"vCont;s") + frame(b"?") + b"$" + b"a" * MAX_PAYLOAD + b"a#00\x03")

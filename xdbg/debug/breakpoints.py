@@ -86,7 +86,7 @@ class Breakpoints:
         return len(self._kinds)
 
     def set_internal(self, purpose: str, points: Iterable[StopPoint]) -> None:
-        """The stop points that run control needs for a purpose of its own: they are no inferior's and never reported."""
+        """The stop points that run control needs for a purpose of its own; they are never reported."""
         new = set(points)
         if new != self._internal.get(purpose, set()):
             self._internal[purpose] = new

@@ -5,9 +5,9 @@ may have ended, and Xen itself stores to the guest's memory. Break points, watch
 all that here, and nothing else is looked at: with no watch point and no attached process this costs two comparisons
 an exit.
 
-Which page tables an attached process has is asked anew when the vcpu's own pair of tables changes. What watched
-addresses mean is asked anew then, after hypercalls that can change mappings, and after page faults of the kernel,
-which may be writes to its page tables.
+Which page tables an attached process has is asked anew when the vcpu's own pair of tables changes, and while one of
+them ends. What watched addresses mean is asked anew then, after hypercalls that can change mappings, and after page
+faults of the kernel, which may be writes to its page tables.
 """
 
 from typing import Final
@@ -120,7 +120,7 @@ class Following:
         self._hv.handle(vcpu, came)
         self._has_handled = True
         tables = _tables(vcpu)
-        if tables != self._tables.get(vcpu.vcpu_id):
+        if tables != self._tables.get(vcpu.vcpu_id) or self._statuses:
             self._tables[vcpu.vcpu_id] = tables
             if self._inferiors.has_processes:
                 self._look_at_processes()
@@ -149,16 +149,28 @@ class Following:
         return self._stops.watch(vcpu, self._watchpoints.hits(came.watches, came.maddr, came.size))
 
     def own_int3(self, vcpu: Vcpu, came: Exit) -> StopReply | None:
-        """A stop if the guest executed an int3 that the debugger wrote; Xen is not to handle it then."""
+        """A stop if the guest executed an int3 that the debugger wrote; Xen is not to handle it then.
+
+        rip is put back on it. A gdb that was promised `swbreak` corrects nothing itself, and it must not be told so:
+        it would resume without a word if the int3 is not one of its own breakpoints.
+        """
         if not self._planted:
             return None
         if not (isinstance(came, ExceptionExit) and came.software and came.vector == Vector.BP):
             return None
+        cpu = self._hv.cpu
+        behind = cpu.rip
         try:
-            maddr = walk(self._hv.ram, vcpu.cr3, Vaddr(self._hv.cpu.rip - 1)).maddr
+            maddr = walk(self._hv.ram, vcpu.cr3, Vaddr(behind - 1)).maddr
         except NotMappedError:
             return None
-        return self._stops.own_int3(vcpu) if maddr in self._planted else None
+        if maddr not in self._planted:
+            return None
+        cpu.rip = Vaddr(behind - 1)
+        stop = self._stops.own_int3(vcpu)
+        if stop is None:
+            cpu.rip = behind
+        return stop
 
     def note_exit(self, vaddr: Vaddr) -> None:
         """A stop point has been reached. If a process ends there, its status is in the arguments."""

@@ -87,7 +87,7 @@ class Stops:
         return self._reply(Signal.TRAP, thread, vcpu)
 
     def own_int3(self, vcpu: Vcpu) -> StopReply | None:
-        """The vcpu has executed an int3 that the debugger wrote into memory; rip is behind it."""
+        """The vcpu has executed an int3 that the debugger wrote into memory."""
         for thread in self._threads_on(vcpu):
             if self.covers(thread):
                 return self._reply(Signal.TRAP, thread, vcpu)
@@ -151,4 +151,5 @@ class Stops:
         return [*threads, inferiors.vcpu_thread(vcpu)]
 
     def _reply(self, signal: int, thread: Thread, vcpu: Vcpu, reasons: tuple[StopReason, ...] = ()) -> StopReply:
+        self._inferiors.stale()  # the kernel may have saved other registers since processes were looked at
         return StopReply(signal, thread, reasons, self._inferiors.expedited(thread), vcpu.vcpu_id)

@@ -25,7 +25,7 @@ from xdbg.abi.sched import Shutdown
 from xdbg.guestos.elf_file import ElfError
 from xdbg.guestos.profile import Profile
 from xdbg.guestos.symbols import SymbolTable
-from xdbg.rsp.registers import G_REGISTERS, RIP, description
+from xdbg.rsp.registers import G_REGISTERS, G_SIZE, RIP, description
 from xdbg.rsp.replies import StopEvent, StopReply
 from xdbg.rsp.signals import Signal
 from xdbg.rsp.target import BreakpointKind, File, ResumeAction, TargetError, ThreadInfo, WatchKind
@@ -109,7 +109,9 @@ class DebugTarget:
         return encode(self.inferiors.read_registers(thread))
 
     def write_registers(self, thread: Thread, block: bytes) -> None:
-        """Sets what differs."""
+        """Sets what differs. TargetError(EINVAL) for a block of another length than `read_registers` gives."""
+        if len(block) != G_SIZE:
+            raise TargetError(EINVAL, f"the block of registers has {G_SIZE} bytes")
         self.inferiors.write_registers(thread, decode(block, self.inferiors.read_registers(thread)))
 
     def read_register(self, thread: Thread, regnum: int) -> bytes:

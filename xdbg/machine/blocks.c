@@ -36,15 +36,12 @@ bool blocks_create(struct clock *c)
     return c->arena && c->buckets && c->frame_has_code;
 }
 
-void xdbg_destroy(struct clock *c)
+void blocks_destroy(struct clock *c)
 {
     if (c->arena)
         munmap(c->arena, ARENA);
     free(c->buckets);
     free(c->frame_has_code);
-    c->arena = NULL;
-    c->buckets = NULL;
-    c->frame_has_code = NULL;
 }
 
 /* Forget all copies and all translations. */

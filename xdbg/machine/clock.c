@@ -26,7 +26,12 @@ enum { HFLAG_CS64 = 1 << 15 };
 enum { MANY_RESTARTS = 1000 }; /* two or three are usual before a block runs */
 static const uint32_t TB_CLUSTER = 0xff000000; /* the engine's blocks are of no cluster */
 
-/* Stop the engine at the next chance; the event says why. */
+static struct clock *clock_of_lines(struct line *lines)
+{
+    return (struct clock *)((char *)lines - offsetof(struct clock, lines));
+}
+
+/* Stop the engine when the hook is through, or rather, inside of a block, when it has called `restart`. */
 void leave(struct clock *c, enum event event)
 {
     c->event = event;
@@ -161,7 +166,7 @@ static __attribute__((noinline)) void slow_block(struct clock *c, uint64_t pc, u
     if (unlikely(!(*c->engine.hflags & HFLAG_CS64))) {
         c->last = NULL;
         fail(c, FAILURE_NOT_64_BIT);
-        return;
+        restart(c, 0);
     }
     struct block *b = block_of(c, pc, size);
     uint64_t running_limit = c->limit;
@@ -175,13 +180,13 @@ static __attribute__((noinline)) void slow_block(struct clock *c, uint64_t pc, u
     if (c->count >= c->deadline) {
         c->last = NULL;
         leave(c, EVENT_DEADLINE);
-        return;
+        restart(c, 0);
     }
     bool stops_here = c->nr_stop_points && stop_point_at(c, pc);
     if (unlikely(stops_here) && !stop_point_is_skipped(c, pc)) {
         c->last = NULL;
         leave(c, EVENT_STOP_POINT);
-        return;
+        restart(c, 0);
     }
     limit = c->nr_stop_points ? first_stop_inside(c, pc, b) : b->icount;
     if (unlikely(b->special_index < limit) && special_is_active(c, b)) {
@@ -209,12 +214,18 @@ static __attribute__((noinline)) void slow_block(struct clock *c, uint64_t pc, u
     run_block(c, line);
 }
 
-/* A block that is not known as one of several instructions, or that ends at the deadline. */
-static __attribute__((noinline)) void other_block(struct clock *c, uint64_t pc, uint32_t size)
+/*
+ * A block that is not known as one of several instructions, or that ends at the deadline. Its parameters are those of the
+ * block hook, in the same places, but for the key.
+ */
+static __attribute__((noinline, noclone, noipa)) void other_block(void *uc, uint64_t key, uint32_t size, struct line *lines)
 {
-    struct line *line = &c->lines[LINE_OF(pc)];
+    struct clock *c = clock_of_lines(lines);
+    uint64_t pc = (uint64_t)((int64_t)key >> 16);
+    struct line *line = &lines[LINE_OF(pc)];
 
-    if (line->key == (KEY_OF(pc, size) ^ SINGLE_KEY) && c->count + 1 < c->deadline) {
+    (void)uc;
+    if (line->key == (key ^ SINGLE_KEY) && c->count + 1 < c->deadline) {
         if (c->last && c->last != line && c->last->icount != 1)
             account_self_modification(c, pc);
         run_block(c, line);
@@ -223,17 +234,27 @@ static __attribute__((noinline)) void other_block(struct clock *c, uint64_t pc, 
     slow_block(c, pc, size);
 }
 
-/* UC_HOOK_BLOCK */
-void xdbg_block_hook(void *uc, uint64_t pc, uint32_t size, struct clock *c)
+/* UC_HOOK_BLOCK. Each instruction counts here: it runs for each block. */
+void xdbg_block_hook(void *uc, uint64_t pc, uint32_t size, struct line *lines)
 {
-    struct line *line = &c->lines[LINE_OF(pc)];
-    uint64_t count = c->count + line->icount;
+    struct clock *c = clock_of_lines(lines);
+    struct line *line = &lines[LINE_OF(pc)];
+    uint64_t key = KEY_OF(pc, size), count;
 
-    (void)uc;
-    if (likely(line->key == KEY_OF(pc, size) && count < c->deadline)) {
-        c->count = count;
-        c->last = line;
-        return;
-    }
-    other_block(c, pc, size);
+    if (unlikely(line->key != key))
+        goto other;
+    count = c->count + line->icount;
+    if (unlikely(count >= c->deadline))
+        goto other;
+    c->count = count;
+    c->last = line;
+    return;
+other:
+    other_block(uc, key, size, lines);
+}
+
+/* What the block hook is to be given. */
+struct line *xdbg_block_hook_data(struct clock *c)
+{
+    return c->lines;
 }

@@ -43,10 +43,10 @@ enum event {
 
 /* The same numbers are in cpu.py. */
 enum failure {
-    FAILURE_ENGINE = 0,       /* + the engine's error code: memory outside RAM */
-    FAILURE_OUTSIDE_RAM = 1000, /* code there */
-    FAILURE_STUCK,            /* the engine stops without a reason, or does not do as it is told */
-    FAILURE_NOT_64_BIT,       /* the guest has left 64-bit mode */
+    FAILURE_ENGINE = 0,         /* + the engine's error code */
+    FAILURE_OUTSIDE_RAM = 1000, /* an access or fetch there */
+    FAILURE_STUCK,              /* the engine stops without a reason, or does not do as it is told */
+    FAILURE_NOT_64_BIT,         /* the guest has left 64-bit mode */
 };
 
 /* How one instruction asks for more than translation. */
@@ -108,8 +108,8 @@ struct line {
     struct block *block;
     uint64_t pc;
 };
-enum { LINES = 8192 };
-#define LINE_OF(pc) (((pc) ^ (pc) >> 13) & (LINES - 1))
+enum { LINES = 65536 };
+#define LINE_OF(pc) ((uint16_t)(pc))
 /* Virtual addresses have 48 bits. */
 #define KEY_OF(pc, size) ((pc) << 16 | (size))
 #define INVALID_KEY 1 /* of no block: the size is 1, the address 0 */
@@ -226,6 +226,7 @@ void decode(const uint8_t *code, size_t available, struct instruction *out);
 
 /* blocks.c */
 bool blocks_create(struct clock *c);
+void blocks_destroy(struct clock *c);
 void blocks_forget(struct clock *c);
 struct block *block_of(struct clock *c, uint64_t pc, uint32_t size);
 unsigned instructions_before(const struct block *block, uint64_t offset);

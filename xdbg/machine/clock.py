@@ -15,6 +15,7 @@ from .ram import Ram
 _HOOK_INTR: Final = 1
 _HOOK_INSN: Final = 2
 _HOOK_BLOCK: Final = 8
+_HOOK_MEM_UNMAPPED: Final = 16 | 32 | 64
 _HOOK_MEM_READ_PROT: Final = 128
 _HOOK_MEM_WRITE_PROT: Final = 256
 _HOOK_INSN_INVALID: Final = 16384
@@ -135,6 +136,8 @@ def load_library() -> ctypes.CDLL:
         if path.exists():
             library = ctypes.CDLL(str(path))
             library.xdbg_create.restype = ctypes.c_void_p
+            library.xdbg_block_hook_data.argtypes = [ctypes.c_void_p]
+            library.xdbg_block_hook_data.restype = ctypes.c_void_p
             library.xdbg_run.restype = ctypes.c_uint64
             library.xdbg_run.argtypes = [ctypes.c_void_p]
             library.xdbg_set_rflags.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
@@ -212,7 +215,7 @@ def create(
     address = library.xdbg_create(ctypes.byref(engine))
     if not address:
         raise MemoryError
-    _add_hooks(library, engine_library, handle, address)
+    _add_hooks(library, engine_library, handle, address, ram.size)
     return Clock.from_address(address)
 
 
@@ -238,8 +241,11 @@ def remove_watch_hook(engine_library: ctypes.CDLL, handle: ctypes.c_void_p, hook
         raise EngineStateError(f"removing hook: error {error}")
 
 
-def _add_hooks(library: ctypes.CDLL, engine_library: ctypes.CDLL, handle: ctypes.c_void_p, clock: int) -> None:
-    data, everywhere = ctypes.c_void_p(clock), (ctypes.c_uint64(1), ctypes.c_uint64(0))
+def _add_hooks(
+    library: ctypes.CDLL, engine_library: ctypes.CDLL, handle: ctypes.c_void_p, clock: int, ram_size: int
+) -> None:
+    everywhere = ctypes.c_uint64(1), ctypes.c_uint64(0)
+    outside_ram = ctypes.c_uint64(ram_size), ctypes.c_uint64(ANY_CR3)
     for kind, hook, extra in (
         (_HOOK_BLOCK, "block", ()),
         (_HOOK_EDGE_GENERATED, "translation", ()),
@@ -247,9 +253,12 @@ def _add_hooks(library: ctypes.CDLL, engine_library: ctypes.CDLL, handle: ctypes
         (_HOOK_INSN_INVALID, "invalid", ()),
         (_HOOK_INSN, "syscall", (ctypes.c_int(_INSN_SYSCALL),)),
         (_HOOK_INSN, "in", (ctypes.c_int(_INSN_IN),)),
+        (_HOOK_MEM_UNMAPPED, "outside", ()),
     ):
         callback = ctypes.cast(getattr(library, f"xdbg_{hook}_hook"), ctypes.c_void_p)
+        data = ctypes.c_void_p(library.xdbg_block_hook_data(clock) if kind == _HOOK_BLOCK else clock)
         added = ctypes.c_void_p()
-        error = engine_library.uc_hook_add(handle, ctypes.byref(added), kind, callback, data, *everywhere, *extra)
+        where = outside_ram if kind == _HOOK_MEM_UNMAPPED else everywhere
+        error = engine_library.uc_hook_add(handle, ctypes.byref(added), kind, callback, data, *where, *extra)
         if error:
             raise EngineStateError(f"hook {hook}: error {error}")

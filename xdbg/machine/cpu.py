@@ -25,7 +25,7 @@ from typing import Final
 
 from xdbg.abi.frames import Maddr, Vaddr
 
-from . import clock, engine_state
+from . import clock, engine_state, exit_checks
 from .clock import Clock, Event
 from .exits import (
     DeadlineExit,
@@ -61,7 +61,7 @@ _SYSCALL: Final = SyscallExit()
 _SYSENTER: Final = SysenterExit()
 
 _FAILURES: Final = {
-    1000: "code outside RAM",
+    1000: "access outside RAM",
     1001: "the CPU engine can not go on",
     1002: "32-bit code, which is not supported,",
 }
@@ -89,6 +89,7 @@ class Cpu(Registers):
         self._library = clock.load_library()
         self._clock = clock.create(self._library, self._engine_library, self._handle, located, ram)
         ctypes.c_bool.from_address(located.no_exit_request).value = True
+        self._kept_for_the_engine = exit_checks.drop_exit_checks(self._engine_library, self._handle)
         super().__init__(ram, self._library, self._clock, located.env)
         self.ram = ram
         self.stop_points = StopPoints(self._clock)
@@ -211,7 +212,7 @@ class Cpu(Registers):
             return _SYSENTER
         assert event == Event.ENGINE
         failure = words[detail]
-        return EngineExit(f"{_FAILURES.get(failure, f'access outside RAM (engine error {failure})')} at {self.rip:#x}")
+        return EngineExit(f"{_FAILURES.get(failure, f'engine error {failure}')} at {self.rip:#x}")
 
     def _emulate_cpuid(self) -> int:
         """Answer a cpuid instruction and go on: the event that ends the entry."""

@@ -25,17 +25,17 @@ PINNED_VERSION: Final = (2, 1, 4)
 
 _ARCH_X86: Final = 4
 _MODE_64: Final = 8
-PROT_READ: Final = 1
-PROT_WRITE: Final = 2
-PROT_EXEC: Final = 4
-PROT_ALL: Final = 7
+_PROT_ALL: Final = 7
 _CPU_SANDYBRIDGE: Final = 17
 _CTL_WRITE: Final = 1 << 30
 _CTL_EXITS_ENABLED: Final = 4
 _CTL_EXITS: Final = 6
 _CTL_CPU_MODEL: Final = 7
 _CTL_TLB_TYPE: Final = 12
+_CTL_CODE_BUFFER: Final = 13
 _TLB_CPU: Final = 0
+_CODE_BUFFER: Final = 128 << 20
+"""What translated code may take before the engine drops all of it."""
 _REG_CR0: Final = 50
 _REG_CR3: Final = 53
 _REG_CR4: Final = 54
@@ -56,6 +56,11 @@ SEGMENT_SIZE: Final = 24
 LDT: Final = SEGMENTS + 6 * SEGMENT_SIZE
 GDT: Final = LDT + 2 * SEGMENT_SIZE
 CR: Final = LDT + 4 * SEGMENT_SIZE
+
+# In CPUState.
+_ONE_CPU: Final = struct.pack("<II", 1, 1)  # nr_cores, nr_threads
+_CFLAGS_NEXT_TB: Final = 24
+_NO_CFLAGS: Final = b"\xff" * 4
 
 _HFLAGS_MODE: Final = 0xC003  # CS64 LMA CPL
 _HFLAGS_NEW: Final = 0xC000
@@ -128,6 +133,8 @@ def open_engine(library: ctypes.CDLL, ram: Ram) -> ctypes.c_void_p:
     handle = ctypes.c_void_p()
     check(library.uc_open(_ARCH_X86, _MODE_64, ctypes.byref(handle)), "open")
     check(library.uc_ctl(handle, _CTL_CPU_MODEL | 1 << 26 | _CTL_WRITE, ctypes.c_int(_CPU_SANDYBRIDGE)), "CPU model")
+    buffer_size = ctypes.c_uint32(_CODE_BUFFER)
+    check(library.uc_ctl(handle, _CTL_CODE_BUFFER | 1 << 26 | _CTL_WRITE, buffer_size), "code buffer")
     check(library.uc_ctl(handle, _CTL_TLB_TYPE | 1 << 26 | _CTL_WRITE, ctypes.c_int(_TLB_CPU)), "TLB type")
     map_ram(library, handle, ram)
     check(library.uc_ctl(handle, _CTL_EXITS_ENABLED | 1 << 26 | _CTL_WRITE, ctypes.c_int(1)), "exits")
@@ -138,7 +145,7 @@ def open_engine(library: ctypes.CDLL, ram: Ram) -> ctypes.c_void_p:
 def map_ram(library: ctypes.CDLL, handle: ctypes.c_void_p, ram: Ram) -> None:
     """Give the engine all of RAM, readable, writable and executable: page tables say the rest."""
     size, host = ctypes.c_uint64(ram.size), ctypes.c_void_p(ram.host_address)
-    check(library.uc_mem_map_ptr(handle, ctypes.c_uint64(0), size, PROT_ALL, host), "map RAM")
+    check(library.uc_mem_map_ptr(handle, ctypes.c_uint64(0), size, _PROT_ALL, host), "map RAM")
 
 
 def enter_long_mode(library: ctypes.CDLL, handle: ctypes.c_void_p) -> None:
@@ -172,9 +179,6 @@ def locate(library: ctypes.CDLL, handle: ctypes.c_void_p) -> EngineState:
     (hflags,) = struct.unpack_from("<I", state, HFLAGS)
     if hflags & _HFLAGS_MODE != _HFLAGS_NEW:
         raise EngineStateError(f"hflags not where expected ({hflags:#x})")
-    head = ctypes.string_at(cpu, 32)
-    _expect("nr_cores, nr_threads", head, 0, "<Q", 1 << 32 | 1)
-    _expect("cflags_next_tb", head, 24, "<I", 0xFFFF_FFFF)
     (icount_decr,) = struct.unpack("<Q", ctypes.string_at(cpu + env_ptr + 8, 8))
     if not cpu < icount_decr < env:
         raise EngineStateError("no instruction counter")
@@ -186,7 +190,7 @@ def locate(library: ctypes.CDLL, handle: ctypes.c_void_p) -> EngineState:
         exception_is_int=env + at - 12,
         dr=env + at,
         old_exception=env + at + 96,
-        cflags_next_tb=cpu + 24,
+        cflags_next_tb=cpu + _CFLAGS_NEXT_TB,
         icount_high=icount_decr + 2,
         no_exit_request=_find_no_exit_request(library, handle),
     )
@@ -198,7 +202,8 @@ def _expect(what: str, state: bytes, at: int, form: str, value: int) -> None:
         raise EngineStateError(f"{what} not where expected ({found:#x} instead of {value:#x})")
 
 
-def _read(memory: int, address: int, length: int) -> bytes:
+def read_memory(memory: int, address: int, length: int) -> bytes:
+    """Bytes of this process through its /proc/self/mem, whose descriptor is `memory`; fewer or none if not mapped."""
     try:
         return os.pread(memory, length, address)
     except (OSError, OverflowError):
@@ -210,11 +215,14 @@ def _find_cpu(memory: int, handle: ctypes.c_void_p, registers: bytes) -> tuple[i
     registers.
     """
     assert handle.value is not None
-    for (pointer,) in struct.iter_unpack("<Q", _read(memory, handle.value, 0x400)):
+    for (pointer,) in struct.iter_unpack("<Q", read_memory(memory, handle.value, 0x400)):
         if pointer & 7 or not 0x1000 <= pointer < 1 << 47:
             continue
-        for index, (inner,) in enumerate(struct.iter_unpack("<Q", _read(memory, pointer, 0x200))):
-            if 0 < inner - pointer < 0x2_0000 and _read(memory, inner, len(registers)) == registers:
+        head = read_memory(memory, pointer, 0x200)
+        if head[:8] != _ONE_CPU or head[_CFLAGS_NEXT_TB : _CFLAGS_NEXT_TB + 4] != _NO_CFLAGS:
+            continue
+        for index, (inner,) in enumerate(struct.iter_unpack("<Q", head)):
+            if 0 < inner - pointer < 0x2_0000 and read_memory(memory, inner, len(registers)) == registers:
                 return pointer, index * 8, inner
     raise EngineStateError("CPU state not found")
 
@@ -236,37 +244,3 @@ def _find_no_exit_request(library: ctypes.CDLL, handle: ctypes.c_void_p) -> int:
             return handle.value + at + 18
         at = image.find(size, at + 1)
     raise EngineStateError("engine flags not found")
-
-
-class Protection:
-    """What the guest may do to frames of RAM, whatever its page tables say: bits 1 read, 2 write, 4 execute.
-
-    The engine makes a region without write permission read-only for its page walk, too, which then could not set A
-    and D bits in page tables there. So the region's own mark is taken back after each change: `bool readonly`, the
-    third byte of a MemoryRegion, whose first is `bool ram`. The engine must find it as it left it at the next change.
-    """
-
-    def __init__(self, library: ctypes.CDLL, handle: ctypes.c_void_p) -> None:
-        self._library = library
-        self._handle = handle
-        self._find = library.find_memory_mapping_x86_64
-        self._find.restype = ctypes.c_void_p
-        self._find.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
-
-    def set(self, maddr: int, size: int, before: int, after: int) -> None:
-        """Change it from `before` to `after` for a range that was set as one before."""
-        if not before & PROT_WRITE:
-            self._mark_read_only(maddr, now=False, then=True)
-        where = ctypes.c_uint64(maddr), ctypes.c_uint64(size)
-        check(self._library.uc_mem_protect(self._handle, *where, ctypes.c_uint32(after)), f"protect {maddr:#x}")
-        if not after & PROT_WRITE:
-            self._mark_read_only(maddr, now=True, then=False)
-
-    def _mark_read_only(self, maddr: int, *, now: bool, then: bool) -> None:
-        region = self._find(self._handle, maddr)
-        if not region:
-            raise EngineStateError(f"no region at {maddr:#x}")
-        ram, mark = (ctypes.c_uint8.from_address(region + at) for at in (0, 2))
-        if ram.value != 1 or mark.value != now:
-            raise EngineStateError("memory region not laid out as expected")
-        mark.value = then

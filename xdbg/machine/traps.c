@@ -133,6 +133,19 @@ void xdbg_syscall_hook(void *uc, struct clock *c)
     restart(c, 0);
 }
 
+/* UC_HOOK_MEM_READ_UNMAPPED, _WRITE_UNMAPPED and _FETCH_UNMAPPED: a page table names memory that there is not. */
+bool xdbg_outside_hook(void *uc, int type, uint64_t maddr, int size, int64_t value, struct clock *c)
+{
+    (void)uc;
+    (void)type;
+    (void)maddr;
+    (void)size;
+    (void)value;
+    settle(c, *c->engine.eip);
+    fail(c, FAILURE_OUTSIDE_RAM);
+    restart(c, 0);
+}
+
 /* UC_HOOK_INSN, in and ins with I/O allowed: no device answers. */
 uint32_t xdbg_in_hook(void *uc, uint32_t port, int size, struct clock *c)
 {

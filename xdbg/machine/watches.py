@@ -7,7 +7,7 @@ in at each stop.
 
 An access that begins on the page before and runs on into a watched page is not announced by the engine in time. If a
 watch covers the first bytes of its frame, the frames of all pages that lie before it in the present address space are
-protected too. They are looked for at each entry: the tables may have changed.
+protected too. They are looked for at each entry before which page tables may have changed.
 """
 
 import ctypes
@@ -18,13 +18,14 @@ from xdbg.abi.frames import PAGE_SHIFT, PAGE_SIZE, Mfn
 
 from .clock import (
     Clock,
+    Event,
     PredecessorEntry,
     WatchEntry,
     add_watch_hook,
     find_predecessors,
     remove_watch_hook,
 )
-from .engine_state import PROT_ALL, PROT_EXEC, PROT_READ, Protection
+from .protection import PROT_ALL, PROT_EXEC, PROT_READ, Protection
 from .ram import Ram
 from .stoppoints import Access, Watch
 
@@ -47,6 +48,7 @@ class Watches:
         self._applied: list[Watch] = []
         self._entries: ctypes.Array[WatchEntry] = (WatchEntry * 0)()
         self._predecessors: ctypes.Array[PredecessorEntry] = (PredecessorEntry * 0)()
+        self._wanted: dict[Mfn, int] = {}
         self._protection: dict[Mfn, int] = {}
         self._hooks: dict[Mfn, int] = {}
         self._unwatched_for: dict[Mfn, int] = {}
@@ -92,7 +94,8 @@ class Watches:
 
     def apply(self) -> None:
         """Hand the watches to the compiled part, and protect and release frames."""
-        if self._watches != self._applied:
+        changed = self._watches != self._applied
+        if changed:
             self._applied = list(self._watches)
             self._entries = (WatchEntry * len(self._applied))(
                 *(WatchEntry(w.maddr, w.length, int(w.access), 0) for w in self._applied)
@@ -100,10 +103,17 @@ class Watches:
             self._clock.watches = ctypes.addressof(self._entries)
             self._clock.nr_watches = len(self._applied)
             self._clock.watches_read = any(w.access & Access.READ for w in self._applied)
-        self._protect()
+        if changed or (self._has_edges and self._tables_may_differ()):
+            self._wanted = self._find_wanted()
+        self._protect(self._wanted)
         self.dirty = bool(self._unwatched_for or self._has_edges)
 
-    def _wanted(self) -> dict[Mfn, int]:
+    def _tables_may_differ(self) -> bool:
+        """Might page tables have changed since the last entry? Not if that came back for its deadline."""
+        clock = self._clock
+        return bool(clock.event != Event.DEADLINE or clock.cr3_pending or clock.tlb_pending)
+
+    def _find_wanted(self) -> dict[Mfn, int]:
         """The protection of each frame; what is not in it is not protected."""
         wanted: dict[Mfn, int] = {}
         edges: dict[int, int] = {}
@@ -124,8 +134,7 @@ class Watches:
         self._has_edges = bool(edges)
         return wanted
 
-    def _protect(self) -> None:
-        wanted = self._wanted()
+    def _protect(self, wanted: dict[Mfn, int]) -> None:
         changed = False
         for frame, protection in wanted.items():
             self._unwatched_for.pop(frame, None)

@@ -6,8 +6,10 @@ The session feeds what it read from the socket to `receive`, sends what `data_to
 States:
 
 IDLE
-    The guest stands still, the client is in control. Each request is answered at once, in order, exactly once. The
-    interrupt byte is dropped: it crossed our stop reply on the way.
+    The guest stands still, the client is in control. Each request is answered at once, in order, exactly once. An
+    interrupt byte crossed our stop reply on the way, and is dropped: its purpose is fulfilled. But gdb steps over a
+    breakpoint by itself and then resumes without asking its user; so one that crossed the end of a step is kept for
+    the next request that resumes.
 RUNNING
     A request has resumed the guest (`Resume.resume` has been called) and its answer is outstanding. The session runs
     the guest until it has a reason to stop and then calls `stop`, which answers and makes the connection IDLE. Only the
@@ -100,6 +102,8 @@ class Connection:
         self._last_packet = b""
         self._last_is_waiting = False
         self._acknowledging = True
+        self._stepped = False
+        self._interrupted = False
         self._waiting: deque[bytes | None] = deque()  # None: a packet that was too long
         self._waiting_size = 0
 
@@ -189,9 +193,13 @@ class Connection:
         self._document = None
         return event
 
-    def run(self) -> None:
-        """The target has been resumed; `stop` will answer."""
+    def run(self, *, stepping: bool) -> None:
+        """The target has been resumed; `stop` will answer. `stepping`: some thread is to do one step only."""
         self.state = State.RUNNING
+        self._stepped = stepping
+        if self._interrupted:
+            self._interrupted = False
+            self._interrupt()
 
     def leave(self, *, killed: bool) -> None:
         """The client ends the session."""
@@ -270,8 +278,15 @@ class Connection:
                 case Mark.NAK:
                     self._repeat()
                 case Mark.INTERRUPT:
-                    if self.state is State.RUNNING and (resumable := self.capability(Resume)) is not None:
-                        resumable.interrupt()
+                    if self.state is State.RUNNING:
+                        self._interrupt()
+                    else:
+                        self._interrupted = self._stepped
+
+    def _interrupt(self) -> None:
+        self._stepped = False
+        if (resumable := self.capability(Resume)) is not None:
+            resumable.interrupt()
 
     def _take(self, payload: bytes | None) -> None:
         if self.state is State.IDLE:

@@ -35,8 +35,8 @@ class Channel(Protocol):
     def receive_now(self) -> bytes | None:
         """The same, but None if nothing is there."""
 
-    def send(self, data: bytes) -> None:
-        """Send all of it. Raises `OSError` when the other side has gone."""
+    def send(self, data: bytes) -> int:
+        """Send what there is room for; how many bytes that was. Raises `OSError` when the other side has gone."""
 
     def close(self) -> None:
         """End it."""
@@ -70,9 +70,12 @@ class SocketChannel:
         except OSError:
             return b""
 
-    def send(self, data: bytes) -> None:
-        """Send all of it."""
-        self._socket.sendall(data)
+    def send(self, data: bytes) -> int:
+        """Send what there is room for: a client that does not read must not hold up the rest."""
+        try:
+            return self._socket.send(data, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return 0
 
     def close(self) -> None:
         """Close the socket."""
@@ -101,11 +104,12 @@ class StdioChannel:
         """None: a pipe is always waited for."""
         return None
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes) -> int:
         """Write all of it to stdout."""
         view = memoryview(data)
         while view:
             view = view[os.write(self._output, view) :]
+        return len(data)
 
     def close(self) -> None:
         """Nothing to do: the descriptors belong to the process."""

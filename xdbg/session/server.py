@@ -30,6 +30,8 @@ from .listener import Channel, Listener
 from .run import NO_LIMITS
 from .trace import ServedTrace
 
+LAST_WORDS = 64
+"""How many pieces are read from a client that may have gone when another one comes."""
 SLICE = 1_000_000
 """Instructions between two looks at the descriptors."""
 
@@ -64,6 +66,10 @@ class Server:
         self._trace_stream = sys.stderr
         self._channel: Channel | None = None
         self._connection: Connection | None = None
+        self._unsent = b""
+        """Answers that the client has no room for at the moment."""
+        self._throttled = False
+        """Requests wait until these have been sent."""
         self._phase = _Phase.STOPPED
         self._ending = False
         self._active = False
@@ -97,12 +103,16 @@ class Server:
             self._budget.check(self._launched.hv.cpu.count)
             if not again and self._spin():
                 continue
-            watched: list[Any] = [self._wake_read, self._listener, self._channel, until]
+            watched: list[Any] = [self._wake_read, self._listener, until]
+            full: list[Any] = []
+            # A client that does not take its answers is asked for no more requests.
+            (full if self._unsent else watched).append(self._channel)
             if self._runs:
                 watched.append(self._terminal.input_fd)
-            ready = select(
-                [one for one in watched if one is not None], [], [], 0 if again else self._budget.seconds_left()
-            )[0]
+            timeout = 0 if again else self._budget.seconds_left()
+            ready, writable, _ = select([one for one in watched if one is not None], full, [], timeout)
+            if writable:
+                self._send()
             for one in ready:
                 if one is self._listener:
                     self._accept()
@@ -112,7 +122,7 @@ class Server:
                     return
                 elif one == self._wake_read:
                     os.read(self._wake_read, 64)
-                else:
+                elif one == self._terminal.input_fd:
                     self._terminal.poll(self._launched.domain)
             if self._listener is None and self._connection is None:
                 return
@@ -120,7 +130,7 @@ class Server:
     def _spin(self) -> bool:
         """Wait a moment for the client that was heard of just now; whether it was heard of again."""
         channel = self._channel
-        if not self._active or channel is None or self._runs:
+        if not self._active or channel is None or self._runs or self._unsent:
             return False
         for _ in range(SPINS):
             data = channel.receive_now()
@@ -170,11 +180,21 @@ class Server:
     def _accept(self) -> None:
         assert self._listener is not None
         channel = self._listener.accept()
+        self._hear_out()
         if self._connection is not None:
             # One debugger at a time: a second one is turned away at once instead of being left waiting.
             channel.close()
             return
         self._connect(channel)
+
+    def _hear_out(self) -> None:
+        """The last client may have gone already, and what it said before that has to be read first."""
+        if self._unsent:
+            self._send()
+        for _ in range(LAST_WORDS):
+            if self._channel is None or self._unsent or (data := self._channel.receive_now()) is None:
+                return
+            self._take(data)
 
     def _connect(self, channel: Channel) -> None:
         if self._launched.domain.shutdown_code is not None:
@@ -204,9 +224,12 @@ class Server:
         assert channel is not None
         try:
             while True:
-                if data := connection.data_to_send():
-                    channel.send(data)
-                if not connection.throttled:
+                if not self._unsent:
+                    self._throttled = connection.throttled
+                    self._unsent = connection.data_to_send()
+                if self._unsent:
+                    self._unsent = self._unsent[channel.send(self._unsent) :]
+                if self._unsent or not self._throttled:
                     break
                 connection.receive(b"")
         except OSError:
@@ -218,6 +241,7 @@ class Server:
         channel.close()
         self._channel = None
         self._connection = None
+        self._unsent = b""
         departure = connection.departure
         detached = departure is Departure.DETACHED or not self._target.threads()
         self._target.disconnected()

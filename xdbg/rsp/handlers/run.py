@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from xdbg.rsp.packets.run import ResumeCurrent, ResumeThreads
@@ -32,7 +33,7 @@ def resume_threads(conn: Connection, target: Resume, request: ResumeThreads) -> 
     if all(action.kind is ResumeKind.STOP for action in request.actions):
         return conn.show_stop(conn.target.stop_status())
     target.resume(request.actions)
-    conn.run()
+    conn.run(stepping=_steps(request.actions))
     return None
 
 
@@ -53,4 +54,8 @@ def resume_current(conn: Connection, target: Resume, request: ResumeCurrent) -> 
     if chosen is None:
         actions.append(ResumeAction(EVERY_THREAD, ResumeKind.CONTINUE))
     target.resume(tuple(actions))
-    conn.run()
+    conn.run(stepping=_steps(actions))
+
+
+def _steps(actions: Iterable[ResumeAction]) -> bool:
+    return any(action.kind is ResumeKind.STEP for action in actions)
