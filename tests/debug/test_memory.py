@@ -1,11 +1,12 @@
 """Memory as a debugger sees it: through page tables, without the guest noticing."""
 
 from collections.abc import Callable
-from errno import EFAULT
+from errno import EACCES, EFAULT
 
 import pytest
 
 from xdbg.abi.frames import Maddr
+from xdbg.abi.x86 import HYPERVISOR_VIRT_END, MACH2PHYS_VIRT_START
 from xdbg.debug.address_space import KERNEL_HALF, AddressSpace
 from xdbg.debug.observers import Observers, StoreLog
 from xdbg.machine.ram import Ram
@@ -30,6 +31,16 @@ def test_reads_are_short_at_a_hole_and_fail_inside_of_it(small: Small) -> None:
         with pytest.raises(TargetError) as caught:
             guest.target.read_memory(guest.kernel, vaddr, 8)
         assert caught.value.errno == EFAULT
+
+
+def test_xens_own_memory_is_readable_where_the_guest_can_read_it_and_never_written(small: Small) -> None:
+    guest = small()
+    before = guest.target.read_memory(guest.kernel, MACH2PHYS_VIRT_START, 16)
+    for vaddr in (MACH2PHYS_VIRT_START, MACH2PHYS_VIRT_START - 4, HYPERVISOR_VIRT_END - 1):
+        with pytest.raises(TargetError) as caught:
+            guest.target.write_memory(guest.kernel, vaddr, bytes(8))
+        assert caught.value.errno in {EACCES, EFAULT}
+    assert guest.target.read_memory(guest.kernel, MACH2PHYS_VIRT_START, 16) == before
 
 
 def test_writes_are_all_or_nothing_and_ignore_rights(small: Small) -> None:

@@ -6,10 +6,11 @@ they are not mapped there. Permissions don't matter to a debugger. Accessed and 
 """
 
 from dataclasses import dataclass
-from errno import EFAULT
+from errno import EACCES, EFAULT
 from typing import Final
 
 from xdbg.abi.frames import Maddr, Vaddr
+from xdbg.abi.x86 import HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START
 from xdbg.machine.paging import NotMappedError, Translation, read_virtual, walk, write_virtual
 from xdbg.machine.ram import Ram
 from xdbg.rsp.target import TargetError
@@ -57,7 +58,12 @@ class AddressSpace:
         raise TargetError(EFAULT, str(error) if error is not None else "no memory there")
 
     def write(self, vaddr: int, data: bytes) -> None:
-        """Store all of `data`, whatever the pages' permissions. TargetError(EFAULT) before anything is stored."""
+        """Store all of `data`, whatever the pages' permissions. TargetError before anything is stored.
+
+        EFAULT: not all of it is mapped. EACCES: it is Xen's own memory, which the domain could not do without.
+        """
+        if vaddr < HYPERVISOR_VIRT_END and vaddr + len(data) > HYPERVISOR_VIRT_START:
+            raise TargetError(EACCES, "Xen's own memory can't be written")
         error: NotMappedError | None = None
         for cr3 in self.tables(vaddr):
             try:

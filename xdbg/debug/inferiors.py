@@ -13,6 +13,7 @@ can be asked after each exit.
 
 from dataclasses import dataclass, field, replace
 from errno import EEXIST, ENOTSUP, EPERM, ESRCH
+from functools import cache
 from typing import Final
 
 from xdbg.abi.frames import Maddr, Vaddr
@@ -30,6 +31,11 @@ from .vcpu_registers import expedited_of_vcpu, read_system, read_vcpu, rip_of, w
 
 KERNEL_PID: Final = 0x40_0001
 """The kernel's number as an inferior: above the largest pid of any guest."""
+
+
+@cache
+def _kernel_thread(vcpu_id: int) -> Thread:
+    return Thread(KERNEL_PID, vcpu_id + 1)
 
 
 @dataclass(slots=True)
@@ -111,7 +117,7 @@ class Inferiors:
 
     def vcpu_thread(self, vcpu: Vcpu) -> Thread:
         """The kernel's thread that shows a vcpu."""
-        return Thread(KERNEL_PID, vcpu.vcpu_id + 1)
+        return _kernel_thread(vcpu.vcpu_id)
 
     def threads(self) -> list[ThreadInfo]:
         """All threads of the attached inferiors, with names."""

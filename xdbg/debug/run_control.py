@@ -111,7 +111,7 @@ class RunControl:
             return ended
         if self._interrupted:
             return self.stops.interrupted(self._vcpu())
-        if first and not self.stops.covered():
+        if first and not self.stops.covers_any():
             return NoResumed()
         while True:
             if self._has_shut_down():

@@ -63,6 +63,11 @@ class Stops:
             if self.covers(thread)
         ]
 
+    def covers_any(self) -> bool:
+        """Whether `covered` has any."""
+        inferiors = self._inferiors
+        return any(self.covers(thread) for pid in inferiors.pids() for thread in inferiors.threads_of(pid))
+
     # -- what happened
 
     def breakpoint(self, vcpu: Vcpu, vaddr: int) -> StopReply | None:

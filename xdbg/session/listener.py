@@ -47,6 +47,8 @@ class SocketChannel:
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
+        # One buffer for all: to allocate this much at each look costs more than the look.
+        self._buffer = memoryview(bytearray(_RECEIVE_SIZE))
         if connection.family != socket.AF_UNIX:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -57,14 +59,14 @@ class SocketChannel:
     def receive(self) -> bytes:
         """What has come; b"" also when the connection was reset."""
         try:
-            return self._socket.recv(_RECEIVE_SIZE)
+            return self._buffer[: self._socket.recv_into(self._buffer)].tobytes()
         except OSError:
             return b""
 
     def receive_now(self) -> bytes | None:
         """What has come; None if nothing has."""
         try:
-            return self._socket.recv(_RECEIVE_SIZE, socket.MSG_DONTWAIT)
+            return self._buffer[: self._socket.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)].tobytes()
         except BlockingIOError:
             return None
         except OSError:
