@@ -134,10 +134,11 @@ def test_an_interrupt_byte_that_crosses_the_stop_is_dropped(client: Client, targ
     assert target.interrupts == 0
 
 
+@pytest.mark.parametrize("step", [b"vCont;s:p400001.1", b"vCont;r1000,1010:p400001.1"])
 def test_an_interrupt_byte_that_crosses_the_end_of_a_step_counts_for_the_next_resume(
-    client: Client, target: FakeTarget
+    client: Client, target: FakeTarget, step: bytes
 ) -> None:
-    client.send(b"vCont;s:p400001.1")
+    client.send(step)
     client.connection.stop(STOPPED)
     client.connection.receive(b"\x03" + frame(b"qC"))
     assert target.interrupts == 0

@@ -58,4 +58,4 @@ def resume_current(conn: Connection, target: Resume, request: ResumeCurrent) -> 
 
 
 def _steps(actions: Iterable[ResumeAction]) -> bool:
-    return any(action.kind is ResumeKind.STEP for action in actions)
+    return any(action.kind in {ResumeKind.STEP, ResumeKind.RANGE_STEP} for action in actions)
