@@ -58,7 +58,7 @@ def command(
             limits=limits_of(max_instructions, timeout),
         )
         stack.callback(server.close)
-        end_on_signals(server)
+        stack.enter_context(end_on_signals(server))
         if listener is not None:
             click.echo(f"target extended-remote {listener.name}")
         with ended_by_limits():

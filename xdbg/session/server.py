@@ -12,8 +12,8 @@ Ctrl-C from a debugger is seen between two slices of the run, within some millis
 import os
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from enum import Enum
 from select import select
 from types import FrameType
@@ -92,6 +92,11 @@ class Server:
         self._ending = True
         with suppress(OSError):
             os.write(self._wake_write, b"\0")
+
+    @property
+    def wake_fd(self) -> int:
+        """A byte written to this descriptor makes the server look up."""
+        return self._wake_write
 
     def serve(self, until: int | None = None) -> None:
         """Serve until `end`, until descriptor `until` is readable, or until the one debugger of a channel has gone.
@@ -253,12 +258,21 @@ class Server:
             self._phase = _Phase.FREE
 
 
-def end_on_signals(server: Server) -> None:
-    """Let SIGINT and SIGTERM end the server."""
+@contextmanager
+def end_on_signals(server: Server) -> Iterator[None]:
+    """Inside, SIGINT and SIGTERM end the server."""
 
-    def handler(number: int, frame: FrameType | None) -> Any:
+    def handler(number: int, frame: FrameType | None) -> None:
         del number, frame
         server.end()
 
-    signal.signal(signal.SIGINT, handler)
-    signal.signal(signal.SIGTERM, handler)
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    # A signal that comes just before the server goes to sleep runs its handler only after it: the interpreter itself
+    # has to wake it.
+    woken_before = signal.set_wakeup_fd(server.wake_fd, warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(woken_before)
+        for number, action in before.items():
+            signal.signal(number, action)
