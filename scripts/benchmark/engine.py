@@ -156,6 +156,8 @@ def measure(path: Path, rounds: int) -> list[tuple[str, float, dict[str, float]]
             clocked.cpu.watches.add(watch)
             take("watch elsewhere")
             clocked.cpu.watches.clear()
+            # Once more: what runs right behind the bare engine pays for finding the host's caches full of it.
+            take("clock")
         ratios = {"clock / bare": best["bare"] / best["clock"]}
         for label in ("breakpoint elsewhere", "breakpoint on its page", "watch elsewhere"):
             ratios[f"{label} / clock"] = best["clock"] / best[label]
