@@ -15,7 +15,6 @@ from xdbg.session.limits import LimitReached, Limits
 F = TypeVar("F", bound=Callable[..., Any])
 
 _UNITS = {"": MIB, "k": 1 << 10, "m": MIB, "g": 1 << 30}
-EXIT_FAILURE = 1
 EXIT_USAGE = 2
 EXIT_LIMIT = 124
 

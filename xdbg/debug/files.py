@@ -7,7 +7,7 @@ change afterwards.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from errno import EACCES, EINVAL, ENOENT
 from typing import Final
@@ -234,8 +234,3 @@ _FILES: Final[dict[str, Callable[[_Subject], bytes]]] = {
 
 _LINKS: Final[dict[str, str | None]] = {"exe": None, "cwd": "/", "root": "/"}
 """... and its links; None is the path of the process's program."""
-
-
-def proc_names() -> Iterable[str]:
-    """The names of everything under /proc/PID/."""
-    return sorted([*_FILES, *_LINKS])

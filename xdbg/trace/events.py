@@ -117,7 +117,7 @@ class FrameWord:
 class TracedBounceFrame:
     """A frame was written at `sp`, lowest address first.
 
-    `cause`: "trap", "event", "syscall", "sysenter" or "failsafe"; `vector` is that of a trap. `switched_stack`: user
+    `cause`: "trap", "event", "syscall" or "sysenter"; `vector` is that of a trap. `switched_stack`: user
     mode was interrupted. `rip` is the interrupted one.
     """
 

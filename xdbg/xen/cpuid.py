@@ -4,15 +4,12 @@ The leaves are those of a plain x86-64 with SSE4.2-class features that the emula
 nothing that depends on the host. Leaves from 0x40000000 are Xen's own.
 """
 
-from xdbg.abi.version import XEN_EXTRAVERSION_LEN
+from .version import XEN_MAJOR_VERSION, XEN_MINOR_VERSION
 
 XEN_BASE = 0x4000_0000
 XEN_LEAVES = 5
-XEN_MAJOR, XEN_MINOR = 4, 17
 TSC_KHZ = 1_000_000
 """One instruction is one tick is one nanosecond."""
-
-assert XEN_EXTRAVERSION_LEN
 
 Leaf = tuple[int, int, int, int]
 
@@ -73,7 +70,7 @@ _TABLE: dict[int, Leaf] = {
     0x15: (1, 1, TSC_KHZ * 1000, 0),
     0x16: (TSC_KHZ // 1000, TSC_KHZ // 1000, 100, 0),
     XEN_BASE: (XEN_BASE + XEN_LEAVES, _SIGNATURE[0], _SIGNATURE[1], _SIGNATURE[2]),
-    XEN_BASE + 1: (XEN_MAJOR << 16 | XEN_MINOR, 0, 0, 0),
+    XEN_BASE + 1: (XEN_MAJOR_VERSION << 16 | XEN_MINOR_VERSION, 0, 0, 0),
     XEN_BASE + 2: (1, 0x4000_0000, 1, 0),  # one hypercall page; MSR index; feature: MMU_PT_UPDATE_PRESERVE_AD
     0x8000_0000: (_MAX_EXTENDED, 0, 0, 0),
     0x8000_0001: (0, 0, _EXT1_ECX, _EXT1_EDX),

@@ -63,7 +63,7 @@ class BounceFrame:
 class HandlerEntered:
     """The return to the guest goes to `rip`.
 
-    `kind`: "trap" (with its `vector`), "event", "syscall", "sysenter" or "failsafe".
+    `kind`: "trap" (with its `vector`), "event", "syscall" or "sysenter".
     """
 
     kind: str

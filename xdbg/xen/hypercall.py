@@ -20,7 +20,6 @@ from .vcpu import Vcpu
 
 Handler = Callable[..., int | None]
 
-_ARGUMENTS = (RDI, RSI, RDX, R10, R8, R9)
 _U64 = (1 << 64) - 1
 
 

@@ -21,7 +21,7 @@ from xdbg.abi.x86 import (
 )
 
 from .faults import HypercallError
-from .page_info import PGT_L1_PAGE_TABLE, PGT_L4_PAGE_TABLE
+from .page_info import PGT_L4_PAGE_TABLE
 from .page_table_types import (
     L1_DISALLOW_MASK,
     TABLE_DISALLOW_MASK,
@@ -79,11 +79,3 @@ def mod_table_entry(hv: "Hypervisor", at: int, new: int, pgt: int, domid: int, *
     words[at] = new | old & _AD if preserve_ad else new
     if old & PTE_PRESENT:
         put_page_from_table_entry(hv, old, pgt, table)
-
-
-def mod_entry(hv: "Hypervisor", at: int, new: int, pgt: int, domid: int, *, preserve_ad: bool = False) -> None:
-    """Store an entry at index `at` of `ram.q`, in a table of type `pgt` (L1 to L4)."""
-    if pgt == PGT_L1_PAGE_TABLE:
-        mod_l1_entry(hv, at, new, domid, preserve_ad=preserve_ad)
-    else:
-        mod_table_entry(hv, at, new, pgt, domid, preserve_ad=preserve_ad)
