@@ -52,6 +52,7 @@ class BareTarget:
     """Threads, registers and memory; nothing that is optional."""
 
     def __init__(self) -> None:
+        self.parts = ()
         self.infos = [
             ThreadInfo(Thread(KERNEL, 1), "vcpu0", 0, "running"),
             ThreadInfo(Thread(KERNEL, 2), 'v<&>"1', 1, "idle <&>"),

@@ -55,7 +55,7 @@ class Following:
         stops: Stops,
         observers: Observers,
     ) -> None:
-        self._hv = inferiors.domain.hv
+        self.hv = self._hv = inferiors.domain.hv
         self._inferiors = inferiors
         self._breakpoints = breakpoints
         self._watchpoints = watchpoints

@@ -13,6 +13,7 @@ point that is nobody's business is passed in the same way.
 from collections.abc import Sequence
 from errno import ESRCH
 
+from xdbg.abi.frames import Vaddr
 from xdbg.machine.exits import DeadlineExit, Exit, StopPointExit, WatchExit
 from xdbg.machine.registers import RSP
 from xdbg.rsp.replies import NoResumed, StopEvent
@@ -23,13 +24,11 @@ from .breakpoints import Breakpoints
 from .following import Following
 from .inferiors import Inferiors
 from .observers import Observers
+from .sources import Place, Sources
 from .stepping import Stepping
 from .stops import Stops
 from .vcpu_registers import rip_of, rsp_of
 from .watchpoints import Watchpoints
-
-Place = tuple[Vcpu, int, int]
-"""A vcpu, its rip and its rsp."""
 
 
 class RunControl:
@@ -43,7 +42,8 @@ class RunControl:
         self._inferiors = inferiors
         self.stops = Stops(inferiors, breakpoints)
         self.following = Following(inferiors, breakpoints, watchpoints, self.stops, observers)
-        self.stepping = Stepping(inferiors, breakpoints, self.stops, self.following)
+        self.sources = Sources(self.following, breakpoints)
+        self.stepping = Stepping(inferiors, breakpoints, self.stops, self.following, self.sources)
         self.idle = False
         """`advance` came back because nothing can run before there is input."""
         self.last_stop: StopEvent = self.stops.standing()
@@ -65,7 +65,8 @@ class RunControl:
         self.stepping.plan(actions)
         place = self._place()
         # A step does not look at stop points, and must not leave one behind that is to be passed.
-        self._skip = place if place == self._reported and self.stepping.due(place[0]) is None else None
+        passes = place == self._reported and not self.sources.leaves_breakpoint
+        self._skip = place if passes and self.stepping.due(place[0]) is None else None
         self._prepared = False
         self._interrupted = False
 
@@ -81,6 +82,7 @@ class RunControl:
     def forget(self) -> None:
         """The debugger has gone: nothing of its own is left in the CPU, or here."""
         self.stepping.clear()
+        self.sources.clear()
         self.following.forget()
         self.stops.resume(())
         self._skip = self._reported = None
@@ -106,6 +108,7 @@ class RunControl:
         first = not self._prepared
         if first:
             self._prepared = True
+            self.sources.prepare()
             self.following.prepare()
         if self.following.has_ended and (ended := self.following.ended()) is not None:
             return ended
@@ -138,7 +141,12 @@ class RunControl:
     def _enter(self, vcpu: Vcpu, limit: int) -> StopEvent | None:
         """Let the guest run to its next exit."""
         hv = self._hv
+        deferred = self.sources.take_deferred(vcpu)
+        if deferred is not None:
+            return self.sources.handle_deferred(vcpu, deferred)
         skip = self._takes_skip(vcpu) if self._skip is not None else False
+        if skip:
+            self.sources.left()
         count = hv.cpu.count
         came = hv.enter(vcpu, limit, skip_stop_point=skip)
         if vcpu.domain is not self._domain:
@@ -150,17 +158,22 @@ class RunControl:
                     self._skip_here(vcpu)
                 return None
             case StopPointExit(vaddr):
-                self.following.note_exit(vaddr)
-                ours, stop = self.stepping.returned(vcpu, vaddr)
-                if not ours:
-                    stop = self.stops.breakpoint(vcpu, vaddr)
-                    if stop is None:
-                        self._skip_here(vcpu)
-                return stop
+                return self._reached(vcpu, vaddr)
             case WatchExit():
                 return self.following.watched(vcpu, came)
             case _:
-                return self.following.own_int3(vcpu, came) or self.following.handle(vcpu, came)
+                return self.sources.handle(vcpu, came)
+
+    def _reached(self, vcpu: Vcpu, vaddr: Vaddr) -> StopEvent | None:
+        """A stop point: of a step that waits for an upcall's end, of a source, or a breakpoint of gdb."""
+        self.following.note_exit(vaddr)
+        ours, done = self.stepping.returned(vcpu, vaddr)
+        if ours:
+            return done
+        stop = self.sources.reached(vcpu, vaddr) or self.stops.breakpoint(vcpu, vaddr)
+        if stop is None:
+            self._skip_here(vcpu)
+        return stop
 
     def _pass_by(self, vcpu: Vcpu, came: Exit) -> None:
         """An exit of another domain is nobody's business."""

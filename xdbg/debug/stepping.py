@@ -30,6 +30,7 @@ from .address_space import AddressSpace
 from .breakpoints import Breakpoints
 from .following import Following
 from .inferiors import KERNEL_PID, Inferiors
+from .sources import Sources
 from .stops import Stops
 from .vcpu_registers import rip_of
 
@@ -57,12 +58,15 @@ class StepPlan:
 class Stepping:
     """The steps that the last resume asked for."""
 
-    def __init__(self, inferiors: Inferiors, breakpoints: Breakpoints, stops: Stops, following: Following) -> None:
+    def __init__(
+        self, inferiors: Inferiors, breakpoints: Breakpoints, stops: Stops, following: Following, sources: Sources
+    ) -> None:
         self._hv = inferiors.domain.hv
         self._inferiors = inferiors
         self._breakpoints = breakpoints
         self._stops = stops
         self._following = following
+        self._sources = sources
         self._plans: dict[Thread, StepPlan] = {}
         self.over_upcalls = True
 
@@ -158,13 +162,18 @@ class Stepping:
             if cpu.rip != plan.fault_rip:
                 return self._done(vcpu, plan)
         rip, mode = cpu.rip, vcpu.kernel_mode
-        came = self._hv.step(vcpu)
-        following = self._following
-        if isinstance(came, StepExit):
-            return self._done(vcpu, plan)
-        if isinstance(came, WatchExit):
-            return following.watched(vcpu, came) or self._done(vcpu, plan)
-        stop: StopEvent | None = following.own_int3(vcpu, came) or following.handle(vcpu, came)
+        sources = self._sources
+        sources.left()
+        came = sources.take_deferred(vcpu)
+        if came is not None:
+            stop = sources.handle_deferred(vcpu, came)
+        else:
+            came = self._hv.step(vcpu)
+            if isinstance(came, StepExit):
+                return self._done(vcpu, plan)
+            if isinstance(came, WatchExit):
+                return self._following.watched(vcpu, came) or self._done(vcpu, plan)
+            stop = sources.handle(vcpu, came)
         if stop is not None or vcpu.domain.shutdown_code is not None:
             return stop
         if is_process:

@@ -73,35 +73,35 @@ class Stops:
     def breakpoint(self, vcpu: Vcpu, vaddr: int) -> StopReply | None:
         """The vcpu is about to execute a stop point. None if it is nobody's who is covered."""
         for pid in self._in_order(vcpu, self._breakpoints.pids_at(vaddr)):
-            thread = self._thread_behind(vcpu, pid)
+            thread = self.thread_behind(vcpu, pid)
             if thread is not None:
-                return self._reply(Signal.TRAP, thread, vcpu, (self._breakpoints.reason(pid, vaddr),))
+                return self.reply(Signal.TRAP, thread, vcpu, (self._breakpoints.reason(pid, vaddr),))
         return None
 
     def watch(self, vcpu: Vcpu, hits: Sequence[tuple[int, WatchHit]]) -> StopReply | None:
         """Watched bytes were touched by the vcpu, or by Xen on its way. None if it is nobody's who is covered."""
         for pid in self._in_order(vcpu, dict.fromkeys(pid for pid, _ in hits)):
-            thread = self._thread_behind(vcpu, pid)
+            thread = self.thread_behind(vcpu, pid)
             if thread is not None:
                 hit = next(hit for owner, hit in hits if owner == pid)
-                return self._reply(Signal.TRAP, thread, vcpu, (hit,))
+                return self.reply(Signal.TRAP, thread, vcpu, (hit,))
         return None
 
     def step_done(self, thread: Thread, vcpu: Vcpu) -> StopReply:
         """A step is complete."""
-        return self._reply(Signal.TRAP, thread, vcpu)
+        return self.reply(Signal.TRAP, thread, vcpu)
 
     def own_int3(self, vcpu: Vcpu) -> StopReply | None:
         """The vcpu has executed an int3 that the debugger wrote into memory."""
-        for thread in self._threads_on(vcpu):
+        for thread in self.threads_on(vcpu):
             if self.covers(thread):
-                return self._reply(Signal.TRAP, thread, vcpu)
+                return self.reply(Signal.TRAP, thread, vcpu)
         return None
 
     def interrupted(self, vcpu: Vcpu) -> StopReply | NoResumed:
         """Ctrl-C: told for what the vcpu is doing now, if that is covered, or else for the first thread that is."""
-        candidates = [thread for thread in self._threads_on(vcpu) if self.covers(thread)] or self.covered()
-        return self._reply(Signal.INT, candidates[0], vcpu) if candidates else NoResumed()
+        candidates = [thread for thread in self.threads_on(vcpu) if self.covers(thread)] or self.covered()
+        return self.reply(Signal.INT, candidates[0], vcpu) if candidates else NoResumed()
 
     def standing(self) -> StopEvent:
         """The domain stands still and nothing has happened: the state at the beginning of a session."""
@@ -109,7 +109,7 @@ class Stops:
         if not pids:
             return ExitReply(0)
         thread = self._inferiors.threads_of(pids[0])[0]
-        return self._reply(Signal.TRAP, thread, self._inferiors.domain.vcpus[0])
+        return self.reply(Signal.TRAP, thread, self._inferiors.domain.vcpus[0])
 
     def exited(self, pid: int, status: int) -> ExitReply:
         """A process of the guest has ended."""
@@ -122,8 +122,8 @@ class Stops:
         threads = self.covered()
         if crashed and not self._crash_told and threads:
             self._crash_told = True
-            on_vcpu = [thread for thread in self._threads_on(vcpu) if thread in threads]
-            return self._reply(Signal.ABRT, (on_vcpu or threads)[0], vcpu)
+            on_vcpu = [thread for thread in self.threads_on(vcpu) if thread in threads]
+            return self.reply(Signal.ABRT, (on_vcpu or threads)[0], vcpu)
         if not threads:
             return NoResumed()
         pid = threads[0].pid
@@ -133,13 +133,13 @@ class Stops:
             return SignalledReply(Signal.ABRT, pid)
         return ExitReply(0 if code == Shutdown.POWEROFF else (code or 0), pid)
 
-    # -- inside
+    # -- what sources of stops make theirs of
 
     def _in_order(self, vcpu: Vcpu, pids: Iterable[int]) -> list[int]:
         """Processes before the kernel in user mode, behind it in kernel mode."""
         return sorted(pids, key=lambda pid: (pid == KERNEL_PID) != vcpu.kernel_mode)
 
-    def _thread_behind(self, vcpu: Vcpu, pid: int) -> Thread | None:
+    def thread_behind(self, vcpu: Vcpu, pid: int) -> Thread | None:
         """The thread of an inferior that a hit on the vcpu is told for, if it is covered."""
         if pid == KERNEL_PID:
             thread = self._inferiors.vcpu_thread(vcpu)
@@ -149,12 +149,13 @@ class Stops:
             return None
         return thread if self.covers(thread) else None
 
-    def _threads_on(self, vcpu: Vcpu) -> list[Thread]:
+    def threads_on(self, vcpu: Vcpu) -> list[Thread]:
         """The threads that show what the vcpu is doing, the closest first."""
         inferiors = self._inferiors
         threads = [Thread(pid, pid) for pid in inferiors.process_ids() if inferiors.runs(vcpu, pid)]
         return [*threads, inferiors.vcpu_thread(vcpu)]
 
-    def _reply(self, signal: int, thread: Thread, vcpu: Vcpu, reasons: tuple[StopReason, ...] = ()) -> StopReply:
+    def reply(self, signal: int, thread: Thread, vcpu: Vcpu, reasons: tuple[StopReason, ...] = ()) -> StopReply:
+        """A stop of `thread`, with the registers that gdb asks for first."""
         self._inferiors.stale()  # the kernel may have saved other registers since processes were looked at
         return StopReply(signal, thread, reasons, self._inferiors.expedited(thread), vcpu.vcpu_id)

@@ -1,7 +1,7 @@
 """The gdb target: one domain, split by capability as the protocol asks for it.
 
-`DebugTarget` implements the protocols of `rsp.target` and holds nothing of its own: each method belongs to one of the
-parts.
+`DebugTarget` implements the basic protocols of `rsp.target` and holds nothing of its own: each method belongs to one
+of the components. A protocol beyond those is implemented by a class of its own in `parts`.
 
 =================  ========================================================
 `inferiors`        who there is; registers and memory of each
@@ -63,6 +63,8 @@ class DebugTarget:
         self.watchpoints = Watchpoints()
         self.run_control = RunControl(self.inferiors, self.breakpoints, self.watchpoints, self.observers)
         self.files = GuestFiles(self.inferiors)
+        self.parts: list[object] = []
+        """What implements the protocols of `rsp.target` that the target does not implement itself."""
         self.trace: TraceControl | None = None
         """What ``monitor trace`` turns on and off; the session puts it there."""
 

@@ -83,7 +83,7 @@ class Connection:
 
     def __init__(self, target: Target) -> None:
         self.target = target
-        self.capabilities = table.capabilities(target)
+        self.capabilities = table.providers(target)
         self.state = State.IDLE
         self.departure: Departure | None = None
         # What requests have set.
@@ -155,8 +155,8 @@ class Connection:
     # The handlers' side.
 
     def capability(self, protocol: type[C]) -> C | None:
-        """The target, if it implements a protocol of `target` that the packet table knows."""
-        return cast("C", self.target) if protocol in self.capabilities else None
+        """The target or its part that implements a protocol of `target` that the packet table knows; None: neither."""
+        return cast("C | None", self.capabilities.get(protocol))
 
     def thread(self, pattern: ThreadId | None = None) -> Thread:
         """The current thread, or the one that a pattern names. TargetError(ESRCH) when there is no such thread."""
@@ -302,12 +302,13 @@ class Connection:
             self._send(Error(E2BIG, f"packets have at most {MAX_PAYLOAD} bytes"))
             return
         understood = table.understand(payload)
-        if understood is None or understood.row.capability not in self.capabilities:
+        provider = None if understood is None else self.capabilities.get(understood.row.capability)
+        if understood is None or provider is None:
             self._send(table.NOT_SUPPORTED)
             return
         reply = understood.refusal
         if understood.request is not None:
-            reply = understood.row.answer(self, self.target, understood.request)
+            reply = understood.row.answer(self, provider, understood.request)
         if reply is not None:
             self._send(reply)
 

@@ -7,7 +7,7 @@ target has no capability for, gets the empty reply: "not supported".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from errno import EINVAL
 from functools import lru_cache
@@ -47,10 +47,10 @@ class Packet:
         """The first line of the handler's docstring."""
         return (self.handler.__doc__ or "").partition("\n")[0]
 
-    def answer(self, connection: Connection, target: Target, request: Request) -> Reply | None:
-        """The reply to a request; None when it comes later, or never."""
+    def answer(self, connection: Connection, provider: object, request: Request) -> Reply | None:
+        """The reply of whoever implements the capability; None when it comes later, or never."""
         try:
-            return self.handler(connection, target, request)
+            return self.handler(connection, provider, request)
         except TargetError as error:
             return self.failure(error.errno, error.text)
 
@@ -110,7 +110,8 @@ def packet(
 ) -> Callable[[Handler], Handler]:
     """Enters a handler in the table.
 
-    `needs`: the Protocol of `target` that the handler's second parameter has. `skip`: bytes of the prefix that the
+    `needs`: the Protocol of `target` that the handler's second parameter has; for any other, the connection has
+    `target` and `capability`. `skip`: bytes of the prefix that the
     request's parser does not see, all by default. `failure`: makes the reply of a TargetError. `feature`: a word for
     qSupported.
     """
@@ -168,13 +169,19 @@ def rows() -> tuple[Packet, ...]:
     return tuple(_ROWS[prefix] for prefix in sorted(_ROWS))
 
 
-def capabilities(target: Target) -> frozenset[type]:
-    """The protocols of the table that a target implements."""
-    wanted = {row.capability for row in _ROWS.values()} | {capability for capability, _ in _CAPABILITY_FEATURES}
-    return frozenset(capability for capability in wanted if isinstance(target, capability))
+def providers(target: Target) -> dict[type, object]:
+    """Which object implements each protocol of the table: the target itself, or else the first of its parts."""
+    wanted = [*(row.capability for row in rows()), *(capability for capability, _ in _CAPABILITY_FEATURES)]
+    found: dict[type, object] = {}
+    for capability in dict.fromkeys(wanted):
+        for part in (target, *target.parts):
+            if isinstance(part, capability):
+                found[capability] = part
+                break
+    return found
 
 
-def supported_features(available: frozenset[type]) -> Iterable[str]:
+def supported_features(available: Container[type]) -> Iterable[str]:
     """The words of the answer to qSupported, derived from what the target implements."""
     yield f"PacketSize={MAX_PAYLOAD:x}"
     yield "multiprocess+"

@@ -1,8 +1,9 @@
 """What gdb debugs, as the protocol sees it: one Protocol per capability.
 
-A target implements `Target` and as many of the other protocols as it can. That choice is the only switch: a packet
-whose capability the target lacks gets the empty reply ("not supported"), and qSupported announces exactly what is
-implemented. Nothing here knows of sockets, packets or of what the target is made of.
+A target implements `Target`, and as many of the other protocols as it can: itself, or by one of its `parts`. That
+choice is the only switch: a packet whose capability the target lacks gets the empty reply ("not supported"), and
+qSupported announces exactly what is implemented. Nothing here knows of sockets, packets or of what the target is made
+of.
 
 Rules for implementers:
 
@@ -119,6 +120,11 @@ class File(Protocol):
 @runtime_checkable
 class Target(Protocol):
     """What each target must have: threads, registers, memory."""
+
+    @property
+    def parts(self) -> Sequence[object]:
+        """Objects that implement protocols which the target itself does not. They stay the same for its life."""
+        ...
 
     def threads(self) -> Sequence[ThreadInfo]:
         """The threads of all attached processes, in a stable order, the first process first."""

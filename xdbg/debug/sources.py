@@ -1,0 +1,196 @@
+"""What may want the guest stopped beside break points, watch points and steps: one class per reason, in one list.
+
+A source is asked at three moments, and answers with a stop or with None:
+
+`before`
+    The guest has made an exit, and Xen has not looked at it. Registers and instruction count are those before the
+    instruction (but behind it for a single step's #DB). When the guest is resumed after a stop, the instruction is
+    executed, makes its exit again, and no source is asked a second time.
+`after`
+    Xen has handled that exit; the guest is where it goes on.
+`reached`
+    The guest is about to execute one of the source's own stop points (`Breakpoints.set_internal`). With a breakpoint
+    of gdb at the same place both are told, one after the other.
+
+The list holds only those that want to be asked, so that a source that is not in use costs nothing. Order is the order
+of joining, and the first stop wins.
+"""
+
+from typing import Final
+
+from xdbg.abi.frames import Vaddr
+from xdbg.machine.exits import ExceptionExit, Exit, SyscallExit
+from xdbg.machine.registers import RSP
+from xdbg.rsp.replies import StopEvent
+from xdbg.xen.vcpu import Vcpu
+
+from .breakpoints import Breakpoints
+from .following import Following
+
+Place = tuple[Vcpu, int, int]
+"""A vcpu, its rip and its rsp."""
+
+_SYSCALL_LENGTH: Final = 2
+
+
+class StopSource:
+    """A reason for stops. What it does not override never stops anything."""
+
+    def prepare(self) -> None:
+        """The guest is about to run after a resume: stop points of its own are set here."""
+
+    def before(self, vcpu: Vcpu, came: Exit) -> StopEvent | None:
+        """An exit that the guest caused, before Xen handles it."""
+        del vcpu, came
+        return None
+
+    def after(self, vcpu: Vcpu, came: Exit) -> StopEvent | None:
+        """The same exit, when Xen has handled it."""
+        del vcpu, came
+        return None
+
+    def reached(self, vcpu: Vcpu, vaddr: Vaddr) -> StopEvent | None:
+        """A stop point was reached; it may be another's."""
+        del vcpu, vaddr
+        return None
+
+    def clear(self) -> None:
+        """The debugger has gone: nothing that it wanted counts any more."""
+
+
+class Sources:
+    """The sources of one domain's stops, and the way of an exit through them and through Xen."""
+
+    def __init__(self, following: Following, breakpoints: Breakpoints) -> None:
+        self._hv = following.hv
+        self._following = following
+        self._breakpoints = breakpoints
+        self._members: list[StopSource] = []
+        self._passes: Place | None = None
+        """Where a source has stopped before the instruction: it goes past the next time."""
+        self._arrived: Place | None = None
+        """The stop point at which the sources have been asked."""
+        self.leaves_breakpoint = False
+        """A source has stopped at a stop point where a breakpoint of gdb has still to be told."""
+        self._deferred: tuple[Place, Exit] | None = None
+        """An exit behind its instruction that Xen has still to handle: a single step's #DB can't be made again."""
+
+    def add(self, source: StopSource) -> None:
+        """From now on it is asked. Idempotent."""
+        if source not in self._members:
+            self._members.append(source)
+
+    def remove(self, source: StopSource) -> None:
+        """It is asked no more; no error if it was not."""
+        if source in self._members:
+            self._members.remove(source)
+
+    def prepare(self) -> None:
+        """The guest is about to run after a resume."""
+        for source in self._members:
+            source.prepare()
+
+    def clear(self) -> None:
+        """The debugger has gone."""
+        for source in list(self._members):
+            source.clear()
+        self._passes = self._arrived = self._deferred = None
+        self.leaves_breakpoint = False
+
+    # -- exits
+
+    def handle(self, vcpu: Vcpu, came: Exit) -> StopEvent | None:
+        """An exit that the guest caused: the debugger's look at it, Xen's part, and a second look."""
+        following = self._following
+        stop: StopEvent | None = following.own_int3(vcpu, came)
+        if stop is not None:
+            return stop
+        if self._members:
+            stop = self._before(vcpu, came)
+            if stop is not None:
+                return stop
+        return self._xen(vcpu, came)
+
+    def take_deferred(self, vcpu: Vcpu) -> Exit | None:
+        """The exit that the vcpu has made before the last stop and that Xen has not seen, if it is still there."""
+        if self._deferred is None or self._deferred[0] != self._here(vcpu):
+            return None
+        came = self._deferred[1]
+        self._deferred = None
+        return came
+
+    def handle_deferred(self, vcpu: Vcpu, came: Exit) -> StopEvent | None:
+        """Xen's part of what `take_deferred` gave."""
+        return self._xen(vcpu, came)
+
+    def reached(self, vcpu: Vcpu, vaddr: Vaddr) -> StopEvent | None:
+        """A stop point has been reached. The sources are asked once for each time that the guest comes there."""
+        self.leaves_breakpoint = False
+        if not self._members:
+            return None
+        place = self._here(vcpu)
+        if place == self._arrived:
+            return None
+        self._arrived = place
+        for source in self._members:
+            stop = source.reached(vcpu, vaddr)
+            if stop is not None:
+                self.leaves_breakpoint = bool(self._breakpoints.pids_at(vaddr))
+                return stop
+        return None
+
+    def left(self) -> None:
+        """The guest goes on from the stop point where it was."""
+        self._arrived = None
+
+    # -- inside
+
+    def _xen(self, vcpu: Vcpu, came: Exit) -> StopEvent | None:
+        stop = self._following.handle(vcpu, came)
+        for source in self._members:
+            told = source.after(vcpu, came)
+            stop = stop or told
+        return stop
+
+    def _before(self, vcpu: Vcpu, came: Exit) -> StopEvent | None:
+        cpu, length = self._hv.cpu, _length(came)
+        behind = cpu.rip
+        if length:
+            cpu.rip = Vaddr(behind - length)
+            cpu.count -= 1
+        here = self._here(vcpu)
+        if here == self._passes:
+            self._passes = None
+        else:
+            for source in self._members:
+                stop = source.before(vcpu, came)
+                if stop is not None:
+                    if _is_trap(came):
+                        self._deferred = (here, came)
+                    else:
+                        self._passes = here
+                    return stop
+        if length:
+            cpu.rip = behind
+            cpu.count += 1
+        return None
+
+    def _here(self, vcpu: Vcpu) -> Place:
+        cpu = self._hv.cpu
+        return vcpu, cpu.rip, cpu.gpr[RSP]
+
+
+def _length(came: Exit) -> int:
+    """How far rip is behind the beginning of the instruction that made an exit, if that can be executed again."""
+    match came:
+        case SyscallExit():
+            return _SYSCALL_LENGTH
+        case ExceptionExit(software=True, length=length):
+            return length
+        case _:
+            return 0
+
+
+def _is_trap(came: Exit) -> bool:
+    """Whether the exit came behind an instruction that can't be made to cause it again."""
+    return isinstance(came, ExceptionExit) and came.dr6 != 0
