@@ -12,6 +12,7 @@ point that is nobody's business is passed in the same way.
 
 from collections.abc import Sequence
 from errno import ESRCH
+from typing import Final
 
 from xdbg.abi.frames import Vaddr
 from xdbg.machine.exits import DeadlineExit, Exit, StopPointExit, WatchExit
@@ -29,6 +30,9 @@ from .stepping import Stepping
 from .stops import Stops
 from .vcpu_registers import rip_of, rsp_of
 from .watchpoints import Watchpoints
+
+PATIENCE: Final = 1000
+"""Agent expressions that may be evaluated in one slice: Ctrl-C is seen between slices."""
 
 
 class RunControl:
@@ -105,6 +109,8 @@ class RunControl:
     def _run(self, limit: int) -> StopEvent | None:
         hv, cpu = self._hv, self._hv.cpu
         stepping = self.stepping
+        agent = self.stops.agent
+        enough = agent.evaluations + PATIENCE
         first = not self._prepared
         if first:
             self._prepared = True
@@ -131,7 +137,7 @@ class RunControl:
             stop: StopEvent | None = self.following.stored(vcpu)
             if stop is not None:
                 return stop
-            if cpu.count >= limit:
+            if cpu.count >= limit or agent.console.full or agent.evaluations > enough:
                 return None
             plan = stepping.due(vcpu) if stepping and vcpu.domain is self._domain else None
             stop = self._enter(vcpu, limit) if plan is None else stepping.take(vcpu, plan)

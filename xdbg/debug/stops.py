@@ -25,6 +25,7 @@ from xdbg.rsp.target import ResumeAction, ResumeKind, action_for
 from xdbg.rsp.threadid import Thread
 from xdbg.xen.vcpu import Vcpu
 
+from .breakpoint_agent import BreakpointAgent
 from .breakpoints import Breakpoints
 from .inferiors import KERNEL_PID, Inferiors
 
@@ -38,6 +39,7 @@ class Stops:
     def __init__(self, inferiors: Inferiors, breakpoints: Breakpoints) -> None:
         self._inferiors = inferiors
         self._breakpoints = breakpoints
+        self.agent = BreakpointAgent(inferiors, breakpoints)
         self._actions: Sequence[ResumeAction] = ()
         self._crash_told = False
 
@@ -71,12 +73,17 @@ class Stops:
     # -- what happened
 
     def breakpoint(self, vcpu: Vcpu, vaddr: int) -> StopReply | None:
-        """The vcpu is about to execute a stop point. None if it is nobody's who is covered."""
+        """The vcpu is about to execute a stop point. None if it is nobody's who is covered and wants to stop.
+
+        Commands that belong to it are run.
+        """
+        stop: StopReply | None = None
         for pid in self._in_order(vcpu, self._breakpoints.pids_at(vaddr)):
             thread = self.thread_behind(vcpu, pid)
-            if thread is not None:
-                return self.reply(Signal.TRAP, thread, vcpu, (self._breakpoints.reason(pid, vaddr),))
-        return None
+            reason = None if thread is None else self.agent.hit(vcpu, thread, vaddr)
+            if thread is not None and reason is not None and stop is None:
+                stop = self.reply(Signal.TRAP, thread, vcpu, (reason,))
+        return stop
 
     def watch(self, vcpu: Vcpu, hits: Sequence[tuple[int, WatchHit]]) -> StopReply | None:
         """Watched bytes were touched by the vcpu, or by Xen on its way. None if it is nobody's who is covered."""

@@ -6,6 +6,7 @@ of the components. A protocol beyond those is implemented by a class of its own 
 =================  ========================================================
 `inferiors`        who there is; registers and memory of each
 `breakpoints`      Z0, Z1
+`agent`            their conditions and commands
 `watchpoints`      Z2, Z3, Z4
 `run_control`      vCont, Ctrl-C, and what stops the guest (`stops`)
 `files`            what vFile serves
@@ -63,7 +64,8 @@ class DebugTarget:
         self.watchpoints = Watchpoints()
         self.run_control = RunControl(self.inferiors, self.breakpoints, self.watchpoints, self.observers)
         self.files = GuestFiles(self.inferiors)
-        self.parts: list[object] = []
+        self.agent = self.run_control.stops.agent
+        self.parts: list[object] = [self.agent]
         """What implements the protocols of `rsp.target` that the target does not implement itself."""
         self.trace: TraceControl | None = None
         """What ``monitor trace`` turns on and off; the session puts it there."""
@@ -84,6 +86,10 @@ class DebugTarget:
     def idle(self) -> bool:
         """The last `advance` came back because nothing can run before there is console input."""
         return self.run_control.idle
+
+    def take_output(self) -> str:
+        """What is to be shown on the debugger's console: to be asked after each `advance`, before a stop is told."""
+        return self.agent.console.take()
 
     def advance(self, limit: int) -> StopEvent | None:
         """Run the guest, at most to instruction count `limit`; what gdb must be told, if anything."""

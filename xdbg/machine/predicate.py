@@ -64,9 +64,9 @@ class Step:
     value: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Predicate:
-    """A program, and whose memory it reads.
+    """A program, and whose memory it reads. It is equal to itself only: comparing programs costs more than it saves.
 
     An address of the lower half is looked up in the first of `tables` (one or two) that maps it, one of the upper half
     in the last. None: the table in use.

@@ -167,9 +167,16 @@ class Server:
         if connection is not None:
             if connection.state is not State.RUNNING:
                 return False
+            if self._unsent:
+                return False  # more output would pile up
             stop = self._target.advance(self._budget.slice_end(hv.cpu.count, SLICE))
             self._terminal.flush(self._launched.domain)
+            output = self._target.take_output()
+            if output:
+                connection.output(output)
             if stop is None:
+                if output:
+                    self._send()
                 return not self._target.idle
             connection.stop(stop)
             self._send()
