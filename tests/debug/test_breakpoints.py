@@ -147,9 +147,9 @@ def test_only_the_kernels_persistent_commands_are_kept(cpu: StopPoints) -> None:
         breakpoints.insert(pid, SOFTWARE, vaddr)
         breakpoints.set_commands(pid, SOFTWARE, vaddr, command, persist=persist)
     breakpoints.insert(KERNEL, HARDWARE, UPPER)
-    assert breakpoints.keep_persistent()
+    breakpoints.leave()
     breakpoints.install(cpu, Tables())
     assert cpu.points == {(UPPER, None)}
     assert [kind for kind, _ in breakpoints.actions(KERNEL, UPPER)] == [SOFTWARE]
     breakpoints.clear()
-    assert not breakpoints.keep_persistent()
+    assert len(breakpoints) == 0

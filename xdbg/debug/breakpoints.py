@@ -55,6 +55,11 @@ class Actions:
     commands: tuple[Expression, ...] = ()
     persist: bool = False
 
+    @property
+    def lingers(self) -> bool:
+        """Whether anything is left to do without a debugger."""
+        return bool(self.commands) and self.persist
+
 
 _STOP: Final = Actions()
 
@@ -102,10 +107,13 @@ class Breakpoints:
         self._changed = True
 
     def forget(self, pid: int) -> None:
-        """Remove all breakpoints of an inferior."""
+        """Remove all breakpoints of an inferior, but those of the kernel whose commands are to be run on."""
         for vaddr in [vaddr for vaddr, by_pid in self._kinds.items() if pid in by_pid]:
-            del self._kinds[vaddr][pid]
-            if not self._kinds[vaddr]:
+            by_pid = self._kinds[vaddr]
+            kept = {kind: one for kind, one in by_pid.pop(pid).items() if pid == self.kernel_pid and one.lingers}
+            if kept:
+                by_pid[pid] = kept
+            if not by_pid:
                 del self._kinds[vaddr]
         self._changed = True
 
@@ -134,20 +142,12 @@ class Breakpoints:
         """The breakpoints of an inferior at an address, by kind."""
         return tuple(self._kinds.get(Vaddr(vaddr), {}).get(pid, {}).items())
 
-    def keep_persistent(self) -> bool:
-        """Remove everything but the kernel's breakpoints whose commands are to be run on; whether any are left."""
-        kept: dict[Vaddr, dict[int, dict[BreakpointKind, Actions]]] = {}
-        for vaddr, by_pid in self._kinds.items():
-            kinds = {
-                kind: actions
-                for kind, actions in by_pid.get(self.kernel_pid, {}).items()
-                if actions.commands and actions.persist
-            }
-            if kinds:
-                kept[vaddr] = {self.kernel_pid: kinds}
-        self.clear()
-        self._kinds = kept
-        return bool(kept)
+    def leave(self) -> None:
+        """The debugger has gone: as `forget`, for all inferiors, and nothing is needed for run control."""
+        for pid in {pid: None for by_pid in self._kinds.values() for pid in by_pid}:
+            self.forget(pid)
+        self._internal.clear()
+        self._changed = True
 
     def install(
         self, stop_points: StopPointSet, places: Callable[[int, Vaddr], Iterable[Placement]], *, moved: bool = False

@@ -90,8 +90,8 @@ class Following:
         self._breakpoints.install(self._hv.cpu.stop_points, self._inferiors.placements, moved=moved)
 
     def forget(self) -> None:
-        """The debugger has gone."""
-        self._breakpoints.clear()
+        """The debugger has gone; what it wants to be run on stays behind."""
+        self._breakpoints.leave()
         self._watchpoints.clear()
         self._planted.clear()
         self._ended.clear()

@@ -82,7 +82,10 @@ class Stops:
             thread = self.thread_behind(vcpu, pid)
             reason = None if thread is None else self.agent.hit(vcpu, thread, vaddr)
             if thread is not None and reason is not None and stop is None:
-                stop = self.reply(Signal.TRAP, thread, vcpu, (reason,))
+                # A process for which the kernel is at work shows where it was in user mode, and gdb would take that
+                # for a breakpoint which it has just removed.
+                is_there = self._inferiors.rip(thread) == vaddr
+                stop = self.reply(Signal.TRAP, thread, vcpu, (reason,) if is_there else ())
         return stop
 
     def watch(self, vcpu: Vcpu, hits: Sequence[tuple[int, WatchHit]]) -> StopReply | None:

@@ -32,12 +32,13 @@ from xdbg.rsp.signals import Signal
 from xdbg.rsp.target import BreakpointKind, File, ResumeAction, TargetError, ThreadInfo, WatchKind
 from xdbg.rsp.threadid import Thread
 from xdbg.xen.domain import Domain
-from xdbg.xen.setup import Hypervisor
+from xdbg.xen.setup import Hypervisor, RunEnd
 
 from . import commands  # noqa: F401 - fills the table of monitor commands
 from .breakpoints import Breakpoints
 from .files import GuestFiles
 from .inferiors import KERNEL_PID, Inferiors
+from .lingering import Lingering
 from .monitor import MonitorContext, run_command
 from .observers import Observers
 from .registers import decode, encode, read_one, with_one
@@ -65,6 +66,7 @@ class DebugTarget:
         self.run_control = RunControl(self.inferiors, self.breakpoints, self.watchpoints, self.observers)
         self.files = GuestFiles(self.inferiors)
         self.agent = self.run_control.stops.agent
+        self._lingering = Lingering(self.inferiors, self.agent)
         self.parts: list[object] = [self.agent]
         """What implements the protocols of `rsp.target` that the target does not implement itself."""
         self.trace: TraceControl | None = None
@@ -75,10 +77,13 @@ class DebugTarget:
     def connected(self) -> None:
         """A client has come: it finds the kernel attached, and the domain standing where it is."""
         self.inferiors.only_kernel()
+        self.breakpoints.clear()
+        self.run_control.following.withdraw()
+        self.agent.console.take()
         self.run_control.standstill()
 
     def disconnected(self) -> None:
-        """The client has gone: nothing of it stays behind."""
+        """The client has gone: nothing of it stays behind but commands of breakpoints that it wants to be run on."""
         self.run_control.forget()
         self.inferiors.only_kernel()
 
@@ -87,8 +92,15 @@ class DebugTarget:
         """The last `advance` came back because nothing can run before there is console input."""
         return self.run_control.idle
 
+    def run_free(self, limit: int) -> RunEnd:
+        """Run the guest without a debugger, at most to instruction count `limit`."""
+        return self._lingering.run(limit) if len(self.breakpoints) else self.hv.run(limit)
+
     def take_output(self) -> str:
-        """What is to be shown on the debugger's console: to be asked after each `advance`, before a stop is told."""
+        """What is to be shown on the debugger's console: to be asked after each `advance`, before a stop is told.
+
+        After `run_free` it is for the people at the server.
+        """
         return self.agent.console.take()
 
     def advance(self, limit: int) -> StopEvent | None:

@@ -2,7 +2,8 @@
 
 The domain stands before its first instruction until the first debugger resumes it. When a debugger
 
-* detaches, the domain runs on without it; the next one to connect stops it;
+* detaches, the domain runs on without it; the next one to connect stops it. What breakpoint commands that it left
+  behind print goes to the server's own stream (stderr);
 * vanishes, the domain stands where it is;
 * kills it, or leaves after it has shut down, a new domain is built in its place, before its first instruction again.
 
@@ -63,7 +64,7 @@ class Server:
         self._listener = listener
         self._announce = announce
         self._budget = Budget(limits)
-        self._trace_stream = sys.stderr
+        self._own_stream = sys.stderr
         self._channel: Channel | None = None
         self._connection: Connection | None = None
         self._unsent = b""
@@ -150,7 +151,7 @@ class Server:
     def _start_over(self) -> None:
         self._launched = self._launch()
         self._target = DebugTarget(self._launched.hv, self._launched.domain, self._launched.profile())
-        self._target.trace = ServedTrace(self._launched, self._target.observers, self._trace_stream)
+        self._target.trace = ServedTrace(self._launched, self._target.observers, self._own_stream)
         self._phase = _Phase.STOPPED
 
     @property
@@ -182,8 +183,11 @@ class Server:
             self._send()
             return self._connection is not None and self._connection.state is State.RUNNING
         if self._phase is _Phase.FREE:
-            ended = hv.run(self._budget.slice_end(hv.cpu.count, SLICE))
+            ended = self._target.run_free(self._budget.slice_end(hv.cpu.count, SLICE))
             self._terminal.flush(self._launched.domain)
+            output = self._target.take_output()
+            if output:
+                print(output, end="", file=self._own_stream, flush=True)
             return ended is RunEnd.LIMIT
         return False
 
