@@ -9,6 +9,7 @@ of the components. A protocol beyond those is implemented by a class of its own 
 `watchpoints`      Z2, Z3, Z4
 `run_control`      vCont, Ctrl-C, and what stops the guest (`stops`)
 `files`            what vFile serves
+`catches`          stops at what the hypervisor does
 `monitor`          the commands behind ``monitor``
 =================  ========================================================
 
@@ -18,11 +19,9 @@ stop.
 
 from collections.abc import Iterable, Sequence
 from errno import E2BIG, EINVAL, ENOENT, EPERM
-from functools import cached_property
 from typing import Final
 
 from xdbg.abi.sched import Shutdown
-from xdbg.guestos.elf_file import ElfError
 from xdbg.guestos.profile import Profile
 from xdbg.guestos.symbols import SymbolTable
 from xdbg.rsp.registers import G_REGISTERS, G_SIZE, RIP, description
@@ -30,11 +29,14 @@ from xdbg.rsp.replies import StopEvent, StopReply
 from xdbg.rsp.signals import Signal
 from xdbg.rsp.target import BreakpointKind, File, ResumeAction, TargetError, ThreadInfo, WatchKind
 from xdbg.rsp.threadid import Thread
+from xdbg.trace.describing import Describer
+from xdbg.trace.symbols import ProfileKernel, ProfileProcesses
 from xdbg.xen.domain import Domain
 from xdbg.xen.setup import Hypervisor
 
 from . import commands  # noqa: F401 - fills the table of monitor commands
 from .breakpoints import Breakpoints
+from .catches import Catches
 from .files import GuestFiles
 from .inferiors import KERNEL_PID, Inferiors
 from .monitor import MonitorContext, run_command
@@ -63,6 +65,14 @@ class DebugTarget:
         self.watchpoints = Watchpoints()
         self.run_control = RunControl(self.inferiors, self.breakpoints, self.watchpoints, self.observers)
         self.files = GuestFiles(self.inferiors)
+        self._kernel = ProfileKernel(profile)
+        self.describer = Describer(self._kernel, ProfileProcesses(profile))
+        """Puts events and addresses into words."""
+        self.console: list[str] = []
+        """Text for the client's console; the session shows it before the next stop."""
+        self.catches = Catches(
+            self.inferiors, self.breakpoints, self.run_control, self.observers, self.describer, self.console
+        )
         self.parts: list[object] = []
         """What implements the protocols of `rsp.target` that the target does not implement itself."""
         self.trace: TraceControl | None = None
@@ -74,9 +84,11 @@ class DebugTarget:
         """A client has come: it finds the kernel attached, and the domain standing where it is."""
         self.inferiors.only_kernel()
         self.run_control.standstill()
+        self.console.clear()
 
     def disconnected(self) -> None:
         """The client has gone: nothing of it stays behind."""
+        self.catches.clear()
         self.run_control.forget()
         self.inferiors.only_kernel()
 
@@ -215,13 +227,10 @@ class DebugTarget:
         """One line of ``monitor``."""
         return run_command(MonitorContext(self, thread), command)
 
-    @cached_property
+    @property
     def kernel_symbols(self) -> SymbolTable:
         """The kernel's names, for monitor commands; none if its file has no symbols."""
-        try:
-            return SymbolTable.from_elf(self.profile.file(self.profile.kernel_path) or b"")
-        except ElfError:
-            return SymbolTable(())
+        return self._kernel.table
 
     # -- Processes
 

@@ -16,7 +16,7 @@ from xdbg.xen.faults import GuestFault
 from xdbg.xen.guest_access import copy_from_guest
 from xdbg.xen.vcpu import Vcpu
 
-from .decode import Decoded, decode_call
+from .decode import Decoded, commands_in, decode_call
 from .disassembly import Disassembler, read_code
 from .events import PendingPort, TracedException, TracedHypercall, TracedUpcall
 from .structures import enum_name
@@ -80,7 +80,11 @@ class Describer:
 
     def call(self, vcpu: Vcpu, nr: int, args: tuple[int, ...]) -> Decoded:
         """A hypercall in words, as its arguments are now."""
-        return decode_call(nr, args, partial(_read, vcpu))
+        return decode_call(nr, args, partial(read_guest, vcpu))
+
+    def commands(self, vcpu: Vcpu, nr: int, args: tuple[int, ...]) -> Sequence[int]:
+        """The sub-operations that a hypercall asks for."""
+        return commands_in(nr, args, partial(read_guest, vcpu))
 
     def hypercall(
         self, vcpu: Vcpu, nr: int, args: tuple[int, ...], behind: Vaddr, decoded: Decoded, *, in_multicall: bool
@@ -175,13 +179,13 @@ def _registers(vcpu: Vcpu) -> dict[str, int]:
 def _caller(vcpu: Vcpu, rip: Vaddr) -> Vaddr:
     """Where a hypercall returns to: behind the `syscall`, or behind the call of a stub of the hypercall page."""
     cpu = vcpu.domain.hv.cpu
-    if _read(vcpu, rip, len(_STUB_END)) != _STUB_END:
+    if read_guest(vcpu, rip, len(_STUB_END)) != _STUB_END:
         return rip
-    returns_to = _read(vcpu, cpu.gpr[RSP] + _STUB_PUSHED, 8)
+    returns_to = read_guest(vcpu, cpu.gpr[RSP] + _STUB_PUSHED, 8)
     return rip if returns_to is None else Vaddr(int.from_bytes(returns_to, "little"))
 
 
-def _read(vcpu: Vcpu, vaddr: int, length: int) -> bytes | None:
+def read_guest(vcpu: Vcpu, vaddr: int, length: int) -> bytes | None:
     """What Xen would read at a guest's pointer."""
     try:
         return copy_from_guest(vcpu, vaddr, length)

@@ -59,7 +59,7 @@ def call(vcpu: Vcpu, number: int, args: tuple[int, ...], *, in_multicall: bool =
     """Carry out one hypercall; the result is signed. None: the handler changed the flow itself (iret)."""
     entry = TABLE.get(number)
     domain = vcpu.domain
-    domain.hypercalls[number if number < NR_HYPERCALLS else NR_HYPERCALLS] += 1
+    domain.hypercalls[min(NR_HYPERCALLS, number)] += 1
     observer = domain.hv.observer
     args = args[: entry.nr_args] if entry is not None else ()
     if observer is not None:
