@@ -41,6 +41,7 @@ from .files import GuestFiles
 from .inferiors import KERNEL_PID, Inferiors
 from .monitor import MonitorContext, run_command
 from .observers import Observers
+from .os_tables import OsTables
 from .registers import decode, encode, read_one, with_one
 from .run_control import RunControl
 from .trace_control import TraceControl
@@ -73,7 +74,7 @@ class DebugTarget:
         self.catches = Catches(
             self.inferiors, self.breakpoints, self.run_control, self.observers, self.describer, self.console
         )
-        self.parts: list[object] = []
+        self.parts: list[object] = [OsTables(self.inferiors, self.describer)]
         """What implements the protocols of `rsp.target` that the target does not implement itself."""
         self.trace: TraceControl | None = None
         """What ``monitor trace`` turns on and off; the session puts it there."""
