@@ -63,6 +63,11 @@ class Stops:
         action = action_for(self._actions, thread)
         return action is not None and action.kind is not ResumeKind.STOP
 
+    def steps(self, thread: Thread) -> bool:
+        """Whether the actions have a thread step."""
+        action = action_for(self._actions, thread)
+        return action is not None and action.kind in (ResumeKind.STEP, ResumeKind.RANGE_STEP)
+
     def covered(self) -> list[Thread]:
         """All threads whose stops are told."""
         return [

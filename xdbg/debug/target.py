@@ -11,6 +11,7 @@ of the components. A protocol beyond those is implemented by a class of its own 
 `non_stop`         the same when threads stop one by one
 `thread_events`    threads that come and go
 `files`            what vFile serves
+`catches`          stops at what the hypervisor does
 `monitor`          the commands behind ``monitor``
 =================  ========================================================
 
@@ -20,11 +21,9 @@ stop.
 
 from collections.abc import Iterable, Sequence
 from errno import E2BIG, EINVAL, ENOENT, EPERM
-from functools import cached_property
 from typing import Final
 
 from xdbg.abi.sched import Shutdown
-from xdbg.guestos.elf_file import ElfError
 from xdbg.guestos.profile import Profile
 from xdbg.guestos.symbols import SymbolTable
 from xdbg.rsp.registers import G_REGISTERS, G_SIZE, RIP, description
@@ -32,16 +31,21 @@ from xdbg.rsp.replies import StopEvent, StopReply
 from xdbg.rsp.signals import Signal
 from xdbg.rsp.target import BreakpointKind, File, ResumeAction, TargetError, ThreadInfo, WatchKind
 from xdbg.rsp.threadid import Thread
+from xdbg.trace.describing import Describer
+from xdbg.trace.symbols import ProfileKernel, ProfileProcesses
 from xdbg.xen.domain import Domain
 from xdbg.xen.setup import Hypervisor
 
 from . import commands  # noqa: F401 - fills the table of monitor commands
 from .breakpoints import Breakpoints
+from .catches import Catches
+from .console import Console
 from .files import GuestFiles
 from .inferiors import KERNEL_PID, Inferiors
 from .monitor import MonitorContext, run_command
 from .non_stop import NonStop
 from .observers import Observers
+from .os_tables import OsTables
 from .registers import decode, encode, read_one, with_one
 from .run_control import RunControl
 from .thread_events import ThreadEvents
@@ -69,7 +73,15 @@ class DebugTarget:
         self.files = GuestFiles(self.inferiors)
         self.non_stop = NonStop(self.inferiors, self.run_control)
         self.thread_events = ThreadEvents(self.inferiors, self.run_control.stops, self.run_control.sources)
-        self.parts: list[object] = [self.non_stop, self.thread_events]
+        self._kernel = ProfileKernel(profile)
+        self.describer = Describer(self._kernel, ProfileProcesses(profile))
+        """Puts events and addresses into words."""
+        self.console = Console()
+        """Text for the client's console; the session shows it before the next stop."""
+        self.catches = Catches(
+            self.inferiors, self.breakpoints, self.run_control, self.observers, self.describer, self.console
+        )
+        self.parts: list[object] = [self.non_stop, self.thread_events, OsTables(self.inferiors, self.describer)]
         """What implements the protocols of `rsp.target` that the target does not implement itself."""
         self.trace: TraceControl | None = None
         """What ``monitor trace`` turns on and off; the session puts it there."""
@@ -80,10 +92,12 @@ class DebugTarget:
         """A client has come: it finds the kernel attached, and the domain standing where it is."""
         self.inferiors.only_kernel()
         self.run_control.standstill()
+        self.console.take()
 
     def disconnected(self) -> None:
         """The client has gone: nothing of it stays behind."""
         self.non_stop.forget()
+        self.catches.clear()
         self.run_control.forget()
         self.inferiors.only_kernel()
 
@@ -230,13 +244,10 @@ class DebugTarget:
         """One line of ``monitor``."""
         return run_command(MonitorContext(self, thread), command)
 
-    @cached_property
+    @property
     def kernel_symbols(self) -> SymbolTable:
         """The kernel's names, for monitor commands; none if its file has no symbols."""
-        try:
-            return SymbolTable.from_elf(self.profile.file(self.profile.kernel_path) or b"")
-        except ElfError:
-            return SymbolTable(())
+        return self._kernel.table
 
     # -- Processes
 

@@ -299,6 +299,36 @@ class Auxv(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class OsTable:
+    """A table of ``info os``: the names of its columns, and rows of as many texts."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class OsTableName:
+    """A table that there is: its name, what it lists, and its title."""
+
+    name: str
+    description: str
+    title: str
+
+
+@runtime_checkable
+class OsData(Protocol):
+    """qXfer:osdata:read."""
+
+    def os_tables(self) -> Sequence[OsTableName]:
+        """All tables, in the order in which they are to be shown."""
+        ...
+
+    def os_table(self, name: str) -> OsTable:
+        """One table, as things are now. TargetError(ENOENT) when there is none of that name."""
+        ...
+
+
 @runtime_checkable
 class HostIo(Protocol):
     """vFile: the files that gdb may read. Read-only; descriptors are kept by the connection."""

@@ -169,6 +169,7 @@ class Server:
                 return False
             stop = self._target.advance(self._budget.slice_end(hv.cpu.count, SLICE))
             self._terminal.flush(self._launched.domain)
+            self._show_console(connection)
             if stop is None:
                 return not self._target.idle
             connection.stop(stop)
@@ -179,6 +180,11 @@ class Server:
             self._terminal.flush(self._launched.domain)
             return ended is RunEnd.LIMIT
         return False
+
+    def _show_console(self, connection: Connection) -> None:
+        """What the target has to say while the guest runs."""
+        if said := self._target.console.take():
+            connection.output(said)
 
     # -- the debugger
 
