@@ -83,8 +83,8 @@ class Stops:
         for pid in self._in_order(vcpu, dict.fromkeys(pid for pid, _ in hits)):
             thread = self.thread_behind(vcpu, pid)
             if thread is not None:
-                hit = next(hit for owner, hit in hits if owner == pid)
-                return self.reply(Signal.TRAP, thread, vcpu, (hit,))
+                own = tuple(dict.fromkeys(hit for owner, hit in hits if owner == pid))
+                return self.reply(Signal.TRAP, thread, vcpu, own)
         return None
 
     def step_done(self, thread: Thread, vcpu: Vcpu) -> StopReply:

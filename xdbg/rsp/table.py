@@ -13,9 +13,10 @@ from errno import EINVAL
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
+from xdbg.rsp.client import ClientFeatures
 from xdbg.rsp.framing import MAX_PAYLOAD
 from xdbg.rsp.replies import Empty, Error, Reply
-from xdbg.rsp.target import BreakpointCommands, BreakpointConditions, Breakpoints, Target, TargetError
+from xdbg.rsp.target import BreakpointCommands, BreakpointConditions, Breakpoints, Restart, Target, TargetError
 
 if TYPE_CHECKING:
     from xdbg.rsp.connection import Connection
@@ -28,6 +29,7 @@ Handler = Callable[[Any, Any, Any], Reply | None]
 Failure = Callable[[int, str], Reply]
 
 NOT_SUPPORTED: Final = Empty()
+NOTHING_OFFERED: Final = ClientFeatures()
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +183,7 @@ def providers(target: Target) -> dict[type, object]:
     return found
 
 
-def supported_features(available: Container[type]) -> Iterable[str]:
+def supported_features(available: Container[type], client: ClientFeatures = NOTHING_OFFERED) -> Iterable[str]:
     """The words of the answer to qSupported, derived from what the target implements."""
     yield f"PacketSize={MAX_PAYLOAD:x}"
     yield "multiprocess+"
@@ -192,3 +194,5 @@ def supported_features(available: Container[type]) -> Iterable[str]:
     for capability, feature in _CAPABILITY_FEATURES:
         if capability in available:
             yield feature
+    if Restart in available and client.single_inf_arg:
+        yield "single-inf-arg+"

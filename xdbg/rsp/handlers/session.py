@@ -22,7 +22,7 @@ def supported(conn: Connection, target: Target, request: Supported) -> Reply:
     """Both sides say what they can do."""
     del target
     conn.client = request.client
-    return Text(";".join(table.supported_features(conn.capabilities)).encode())
+    return Text(";".join(table.supported_features(conn.capabilities, request.client)).encode())
 
 
 @packet(b"vMustReplyEmpty", Anything)
