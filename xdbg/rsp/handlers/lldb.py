@@ -41,7 +41,7 @@ def _hex(text: str) -> str:
 def host_info(conn: Connection, target: Target, request: Bare) -> Reply:
     """What kind of machine this is."""
     del conn, target, request
-    machine = {"triple": _hex(_TRIPLE), "ptrsize": 8, "endian": "little"}
+    machine: dict[str, str | int] = {"triple": _hex(_TRIPLE), "ptrsize": 8, "endian": "little"}
     return _row({**machine, "vm-page-size": 4096, "watchpoint_exceptions_received": "after"})
 
 
