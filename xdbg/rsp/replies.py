@@ -268,9 +268,10 @@ def _encode_error(errno: int, text: str, client: ClientFeatures) -> bytes:
     if text and client.error_message:
         printable = "".join(c if c.isprintable() and c not in "#$}*" else "?" for c in text)
         return b"E." + printable.encode(errors="replace")
+    number = b"E%02d" % (errno if 0 < errno < 100 else 99)
     if text and client.error_strings:
-        return b"E%02x;%s" % (errno if 0 < errno < 256 else 255, hexlify(text.encode(errors="replace")))
-    return b"E%02d" % (errno if 0 < errno < 100 else 99)
+        return number + b";" + hexlify(text.encode(errors="replace"))
+    return number
 
 
 def _process(pid: int | None, client: ClientFeatures) -> bytes:

@@ -43,6 +43,7 @@ class Packet:
     handler: Handler
     failure: Failure
     features: tuple[str, ...]
+    joined: bool
 
     @property
     def summary(self) -> str:
@@ -85,7 +86,13 @@ _CAPABILITY_FEATURES: Final[tuple[tuple[type, str], ...]] = (
 
 @overload
 def packet(
-    prefix: bytes, request: type[R], *, skip: int | None = None, failure: Failure = Error, feature: str = ""
+    prefix: bytes,
+    request: type[R],
+    *,
+    skip: int | None = None,
+    failure: Failure = Error,
+    feature: str = "",
+    joined: bool = False,
 ) -> Callable[[Callable[[Connection, Target, R], A]], Callable[[Connection, Target, R], A]]: ...
 
 
@@ -98,6 +105,7 @@ def packet(
     skip: int | None = None,
     failure: Failure = Error,
     feature: str = "",
+    joined: bool = False,
 ) -> Callable[[Callable[[Connection, C, R], A]], Callable[[Connection, C, R], A]]: ...
 
 
@@ -109,19 +117,20 @@ def packet(
     skip: int | None = None,
     failure: Failure = Error,
     feature: str = "",
+    joined: bool = False,
 ) -> Callable[[Handler], Handler]:
     """Enters a handler in the table.
 
     `needs`: the Protocol of `target` that the handler's second parameter has; for any other, the connection has
     `target` and `capability`. `skip`: bytes of the prefix that the
     request's parser does not see, all by default. `failure`: makes the reply of a TargetError. `feature`: a word for
-    qSupported.
+    qSupported. `joined`: arguments follow a name of many letters without a separator.
     """
 
     def enter(handler: Handler) -> Handler:
         assert prefix not in _ROWS, prefix
         features = (feature,) if feature else ()
-        row = Packet(prefix, len(prefix) if skip is None else skip, request, needs, handler, failure, features)
+        row = Packet(prefix, len(prefix) if skip is None else skip, request, needs, handler, failure, features, joined)
         _ROWS[prefix] = row
         rows = _BY_FIRST_BYTE.setdefault(prefix[0], [])
         rows.append(row)
@@ -160,7 +169,9 @@ def find(payload: bytes) -> Packet | None:
         prefix = row.prefix
         if payload.startswith(prefix):
             length = len(prefix)
-            if prefix[0] in _LONG_NAMES and prefix[-1:].isalpha() and payload[length : length + 1].isalnum():
+            if row.joined or prefix[0] not in _LONG_NAMES:
+                return row
+            if prefix[-1:].isalpha() and payload[length : length + 1].isalnum():
                 continue
             return row
     return None

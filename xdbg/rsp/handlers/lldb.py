@@ -52,7 +52,7 @@ def process_info(conn: Connection, target: Target, request: Bare) -> Reply:
     return _row({"pid": f"{conn.thread().pid:x}", "triple": _hex(_TRIPLE), "ptrsize": 8, "endian": "little"})
 
 
-@packet(b"qRegisterInfo", RegisterNumber)
+@packet(b"qRegisterInfo", RegisterNumber, joined=True)
 def describe_register(conn: Connection, target: Target, request: RegisterNumber) -> Reply:
     """One register: name, size, place in the block, number in debug information."""
     del conn, target
