@@ -97,8 +97,11 @@ class Stops:
         for pid in self._in_order(vcpu, dict.fromkeys(pid for pid, _ in hits)):
             thread = self.thread_behind(vcpu, pid)
             if thread is not None:
-                hit = next(hit for owner, hit in hits if owner == pid)
-                return self.reply(Signal.TRAP, thread, vcpu, (hit,))
+                by_place: dict[int, WatchHit] = {}
+                for owner, hit in hits:
+                    if owner == pid:
+                        by_place.setdefault(hit.vaddr, hit)
+                return self.reply(Signal.TRAP, thread, vcpu, tuple(by_place.values()))
         return None
 
     def step_done(self, thread: Thread, vcpu: Vcpu) -> StopReply:

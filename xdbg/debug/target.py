@@ -42,6 +42,7 @@ from .catches import Catches
 from .console import Console
 from .files import GuestFiles
 from .inferiors import KERNEL_PID, Inferiors
+from .memory_regions import GuestMemoryRegions
 from .monitor import MonitorContext, run_command
 from .non_stop import NonStop
 from .observers import Observers
@@ -81,7 +82,12 @@ class DebugTarget:
         self.catches = Catches(
             self.inferiors, self.breakpoints, self.run_control, self.observers, self.describer, self.console
         )
-        self.parts: list[object] = [self.non_stop, self.thread_events, OsTables(self.inferiors, self.describer)]
+        self.parts: list[object] = [
+            self.non_stop,
+            self.thread_events,
+            GuestMemoryRegions(self.inferiors),
+            OsTables(self.inferiors, self.describer),
+        ]
         """What implements the protocols of `rsp.target` that the target does not implement itself."""
         self.trace: TraceControl | None = None
         """What ``monitor trace`` turns on and off; the session puts it there."""

@@ -106,6 +106,16 @@ class FileStat:
     mtime: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class MemoryRegion:
+    """[start, start + size) of an address space. `rights` of the letters rwx, None where nothing is mapped."""
+
+    start: int
+    size: int
+    rights: str | None = None
+    name: str = ""
+
+
 class File(Protocol):
     """An open file that gdb reads."""
 
@@ -351,6 +361,42 @@ class Monitor(Protocol):
 
         TargetError, also in the middle: what was output is shown, then the error.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What a target runs: `pid` as gdb sees it, `path` as `ExecFile` gives it, `arguments` as one line."""
+
+    pid: int
+    path: str
+    arguments: str
+
+
+@runtime_checkable
+class Restart(Protocol):
+    """vRun, R and qExecAndArgs: the one program that the target runs, again from its beginning."""
+
+    @property
+    def program(self) -> Program:
+        """What runs now."""
+        ...
+
+    def restart(self, path: str, arguments: str | None) -> Target:
+        """Ends what runs; what is to be debugged from now on, before its first instruction.
+
+        `path` empty: the same program; another one is a TargetError, and nothing has changed. `arguments` None: the
+        same as now.
+        """
+        ...
+
+
+@runtime_checkable
+class MemoryRegions(Protocol):
+    """qMemoryRegionInfo."""
+
+    def memory_region(self, thread: Thread, vaddr: int) -> MemoryRegion:
+        """The region around an address, or the hole that it is in."""
         ...
 
 

@@ -42,7 +42,7 @@ def read_auxv(conn: Connection, target: Auxv, request: Transfer) -> Reply:
     return conn.transfer(f"auxv {thread.pid}", request, lambda: target.auxv(thread))
 
 
-@packet(b"qXfer:osdata:read:", Transfer, OsData, feature="qXfer:osdata:read+")
+@packet(b"qXfer:osdata:read:", Transfer, OsData, feature="qXfer:osdata:read+", observing=True)
 def read_osdata(conn: Connection, target: OsData, request: Transfer) -> Reply:
     """A table of `info os`; without a name the list of all tables."""
     name = request.annex
