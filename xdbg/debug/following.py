@@ -89,11 +89,11 @@ class Following:
         """Bring the CPU's stop points in line; `moved`: page tables have changed."""
         place = self._inferiors.profile.exit_function if self._inferiors.has_processes else None
         self._breakpoints.set_internal("exits", () if place is None else ((place, None),))
-        self._breakpoints.install(self._hv.cpu.stop_points, self._inferiors.tables_of, moved=moved)
+        self._breakpoints.install(self._hv.cpu.stop_points, self._inferiors.placements, moved=moved)
 
     def forget(self) -> None:
-        """The debugger has gone."""
-        self._breakpoints.clear()
+        """The debugger has gone; what it wants to be run on stays behind."""
+        self._breakpoints.leave()
         self._watchpoints.clear()
         self._planted.clear()
         self._ended.clear()

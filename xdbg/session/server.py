@@ -2,7 +2,8 @@
 
 The domain stands before its first instruction until the first debugger resumes it. When a debugger
 
-* detaches, the domain runs on without it; the next one to connect stops it;
+* detaches, the domain runs on without it; the next one to connect stops it. What breakpoint commands that it left
+  behind print goes to the server's own stream (stderr);
 * vanishes, the domain stands where it is;
 * kills it, or leaves after it has shut down, a new domain is built in its place, before its first instruction again;
 * starts it anew, it gets such a new domain and stays.
@@ -65,7 +66,7 @@ class Server:
         self._listener = listener
         self._announce = announce
         self._budget = Budget(limits)
-        self._trace_stream = sys.stderr
+        self._own_stream = sys.stderr
         self._channel: Channel | None = None
         self._connection: Connection | None = None
         self._unsent = b""
@@ -169,7 +170,7 @@ class Server:
         self._launched = launched
         self._target = DebugTarget(launched.hv, launched.domain, launched.profile())
         self._target.parts.append(DomainRestart(self, launched, self._target.profile.kernel_path))
-        self._target.trace = ServedTrace(self._launched, self._target.observers, self._trace_stream)
+        self._target.trace = ServedTrace(self._launched, self._target.observers, self._own_stream)
         self._phase = _Phase.STOPPED
 
     @property
@@ -186,24 +187,27 @@ class Server:
         if connection is not None:
             if not self._runs:
                 return False
+            if self._unsent:
+                return False  # more output would pile up
             stop = self._target.advance(self._budget.slice_end(hv.cpu.count, SLICE))
             self._terminal.flush(self._launched.domain)
-            self._show_console(connection)
+            said = self._target.console.take()
+            if said:
+                connection.output(said)
             if stop is None:
+                if said:
+                    self._send()
                 return not self._target.idle
             connection.stop(stop)
             self._send()
             return self._connection is not None and self._runs
         if self._phase is _Phase.FREE:
-            ended = hv.run(self._budget.slice_end(hv.cpu.count, SLICE))
+            ended = self._target.run_free(self._budget.slice_end(hv.cpu.count, SLICE))
             self._terminal.flush(self._launched.domain)
+            if said := self._target.console.take():
+                print(said, end="", file=self._own_stream, flush=True)
             return ended is RunEnd.LIMIT
         return False
-
-    def _show_console(self, connection: Connection) -> None:
-        """What the target has to say while the guest runs."""
-        if said := self._target.console.take():
-            connection.output(said)
 
     # -- the debugger
 
