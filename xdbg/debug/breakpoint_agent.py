@@ -117,10 +117,10 @@ class ThreadContext:
 class BreakpointAgent:
     """BreakpointConditions and BreakpointCommands."""
 
-    def __init__(self, inferiors: Inferiors, breakpoints: Breakpoints) -> None:
+    def __init__(self, inferiors: Inferiors, breakpoints: Breakpoints, console: Console) -> None:
         self._inferiors = inferiors
         self._breakpoints = breakpoints
-        self.console = Console()
+        self.console = console
         self.evaluations = 0
         """Expressions evaluated here since the beginning, each of which takes some time."""
 

@@ -1,4 +1,4 @@
-"""Text for the debugger's console that comes up while the guest runs: printed by agent expressions, and by watches.
+"""Text for the debugger's console beside its answers: printed by breakpoints, or said by the server.
 
 It waits here until the session takes it, which it does after each slice of the run and before a stop is told.
 """
@@ -21,6 +21,10 @@ class Console:
         if text:
             self._waiting.append(text)
             self._size += len(text)
+
+    def say(self, line: str) -> None:
+        """Put one line at the end, given without its end."""
+        self.write(f"{line}\n")
 
     def take(self) -> str:
         """All that waits; nothing is left."""
