@@ -40,6 +40,7 @@ from xdbg.xen.setup import Hypervisor, RunEnd
 from . import commands  # noqa: F401 - fills the table of monitor commands
 from .breakpoints import Breakpoints
 from .catches import Catches
+from .conditional_watches import ConditionalWatches
 from .console import Console
 from .files import GuestFiles
 from .inferiors import KERNEL_PID, Inferiors
@@ -89,6 +90,14 @@ class DebugTarget:
         self.catches = Catches(
             self.inferiors, self.breakpoints, self.run_control, self.observers, self.describer, self.console
         )
+        self.conditional_watches = ConditionalWatches(
+            self.inferiors,
+            self.watchpoints,
+            self.run_control.stops,
+            self.run_control.following,
+            self.run_control.sources,
+            self.console,
+        )
         self.parts: list[object] = [
             self.agent,
             self.non_stop,
@@ -114,6 +123,7 @@ class DebugTarget:
         """The client has gone: nothing of it stays behind but commands of breakpoints that it wants to be run on."""
         self.non_stop.forget()
         self.catches.clear()
+        self.conditional_watches.clear()
         self.run_control.forget()
         self.inferiors.only_kernel()
 
