@@ -37,6 +37,7 @@ from xdbg.xen.setup import Hypervisor
 from . import commands  # noqa: F401 - fills the table of monitor commands
 from .breakpoints import Breakpoints
 from .catches import Catches
+from .core_file import CoreFiles
 from .files import GuestFiles
 from .inferiors import KERNEL_PID, Inferiors
 from .monitor import MonitorContext, run_command
@@ -78,6 +79,8 @@ class DebugTarget:
         """What implements the protocols of `rsp.target` that the target does not implement itself."""
         self.trace: TraceControl | None = None
         """What ``monitor trace`` turns on and off; the session puts it there."""
+        self.core_files: CoreFiles | None = None
+        """Where ``monitor dump-core`` writes to; the session puts it there."""
 
     # -- the session's side
 

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from enum import Enum
+from pathlib import Path
 from select import select
 from types import FrameType
 from typing import Any
@@ -24,6 +25,7 @@ from xdbg.rsp.connection import Connection, Departure, State
 from xdbg.xen.setup import RunEnd
 
 from .console import Terminal
+from .core_files import CoreFiles
 from .launch import Launched
 from .limits import Budget, Limits
 from .listener import Channel, Listener
@@ -46,7 +48,10 @@ class _Phase(Enum):
 
 
 class Server:
-    """Serves what `launch` builds at `listener`, or to the one debugger behind `channel`."""
+    """Serves what `launch` builds at `listener`, or to the one debugger behind `channel`.
+
+    `dump_directory`: where debuggers may have cores written; the working directory if it is None.
+    """
 
     def __init__(
         self,
@@ -57,6 +62,7 @@ class Server:
         channel: Channel | None = None,
         announce: Callable[[str], None] | None = None,
         limits: Limits = NO_LIMITS,
+        dump_directory: Path | None = None,
     ) -> None:
         self._launch = launch
         self._terminal = terminal
@@ -64,6 +70,7 @@ class Server:
         self._announce = announce
         self._budget = Budget(limits)
         self._trace_stream = sys.stderr
+        self._core_files = CoreFiles(dump_directory if dump_directory is not None else Path())
         self._channel: Channel | None = None
         self._connection: Connection | None = None
         self._unsent = b""
@@ -151,6 +158,7 @@ class Server:
         self._launched = self._launch()
         self._target = DebugTarget(self._launched.hv, self._launched.domain, self._launched.profile())
         self._target.trace = ServedTrace(self._launched, self._target.observers, self._trace_stream)
+        self._target.core_files = self._core_files
         self._phase = _Phase.STOPPED
 
     @property
