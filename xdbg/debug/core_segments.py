@@ -31,10 +31,10 @@ from xdbg.xen.vcpu import Vcpu
 
 MAX_SEGMENTS: Final = 60_000
 """ELF has room for some 65,000 program headers without detours."""
-MAPPED_PER_FRAME: Final = 8
+MAPPED_PER_FRAME: Final = 4
 """Pages of virtual memory that are looked at, for each frame of the machine."""
-MAX_TABLES: Final = 1 << 18
-"""Page tables that are looked at: enough for 512 GiB."""
+MAX_TABLES: Final = 1 << 16
+"""Page tables that are looked at: enough for 128 GiB."""
 
 _PF_X, _PF_W, _PF_R = 1, 2, 4
 _NO_PFN: Final = 1 << 52
