@@ -3,6 +3,7 @@
  * instructions of the guest.
  */
 #include <xen/elfnote.h>
+#include <xen/xen.h>
 
 .macro NOTE type, desc:vararg
     .pushsection .note.Xen, "a", @note
@@ -44,13 +45,48 @@ _start:
     .cfi_endproc
     .size _start, . - _start
 
-/* One entry of 32 bytes for each hypercall: mov $number, %eax; syscall; ret. */
+/*
+ * One entry of 32 bytes for each hypercall, which Xen fills in: push %rcx; push %r11; mov $number, %eax; syscall;
+ * pop %r11; pop %rcx; ret. That of iret pushes rcx, r11 and rax, and what is above is the frame that it returns to.
+ * A debugger finds the caller by what is said here of the stack.
+ */
+    .macro STUBS from, to
+    .cfi_startproc
+    .rept (\to) - (\from)
+    .cfi_def_cfa_offset 8
+    .skip 1
+    .cfi_def_cfa_offset 16
+    .skip 2
+    .cfi_def_cfa_offset 24
+    .skip 9
+    .cfi_def_cfa_offset 16
+    .skip 1
+    .cfi_def_cfa_offset 8
+    .skip 19
+    .endr
+    .cfi_endproc
+    .endm
+
     .section .text.hypercall_page, "ax", @progbits
     .balign 4096
     .globl hypercall_page
     .type hypercall_page, @function
 hypercall_page:
-    .skip 4096
+    STUBS 0, __HYPERVISOR_iret
+    .cfi_startproc simple
+    .cfi_signal_frame
+    .cfi_def_cfa rsp, 6 * 8
+    .cfi_offset rip, -5 * 8
+    .cfi_offset rsp, -2 * 8
+    .skip 1
+    .cfi_adjust_cfa_offset 8
+    .skip 2
+    .cfi_adjust_cfa_offset 8
+    .skip 1
+    .cfi_adjust_cfa_offset 8
+    .skip 28
+    .cfi_endproc
+    STUBS __HYPERVISOR_iret + 1, 128
     .size hypercall_page, 4096
 
     .section .bss.pages, "aw", @nobits

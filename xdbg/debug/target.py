@@ -42,6 +42,7 @@ from .breakpoints import Breakpoints
 from .catches import Catches
 from .conditional_watches import ConditionalWatches
 from .console import Console
+from .core_file import CoreFiles
 from .files import GuestFiles
 from .inferiors import KERNEL_PID, Inferiors
 from .lingering import Lingering
@@ -108,6 +109,8 @@ class DebugTarget:
         """What implements the protocols of `rsp.target` that the target does not implement itself."""
         self.trace: TraceControl | None = None
         """What ``monitor trace`` turns on and off; the session puts it there."""
+        self.core_files: CoreFiles | None = None
+        """Where ``monitor dump-core`` writes to; the session puts it there."""
 
     # -- the session's side
 
