@@ -37,6 +37,7 @@ from . import commands  # noqa: F401 - fills the table of monitor commands
 from .breakpoints import Breakpoints
 from .files import GuestFiles
 from .inferiors import KERNEL_PID, Inferiors
+from .load_addresses import ProgramPlaces
 from .monitor import MonitorContext, run_command
 from .observers import Observers
 from .registers import decode, encode, read_one, with_one
@@ -63,7 +64,7 @@ class DebugTarget:
         self.watchpoints = Watchpoints()
         self.run_control = RunControl(self.inferiors, self.breakpoints, self.watchpoints, self.observers)
         self.files = GuestFiles(self.inferiors)
-        self.parts: list[object] = []
+        self.parts: list[object] = [ProgramPlaces(self.inferiors)]
         """What implements the protocols of `rsp.target` that the target does not implement itself."""
         self.trace: TraceControl | None = None
         """What ``monitor trace`` turns on and off; the session puts it there."""
@@ -77,8 +78,9 @@ class DebugTarget:
 
     def disconnected(self) -> None:
         """The client has gone: nothing of it stays behind."""
-        self.run_control.forget()
+        # In this order: as long as a process is attached, run control has a stop point for its end.
         self.inferiors.only_kernel()
+        self.run_control.forget()
 
     @property
     def idle(self) -> bool:

@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from xdbg.rsp.framing import MAX_PAYLOAD
 from xdbg.rsp.replies import Empty, Error, Reply
-from xdbg.rsp.target import BreakpointCommands, BreakpointConditions, Breakpoints, Target, TargetError
+from xdbg.rsp.target import (
+    BreakpointCommands,
+    BreakpointConditions,
+    Breakpoints,
+    LoadAddresses,
+    Target,
+    TargetError,
+)
 
 if TYPE_CHECKING:
     from xdbg.rsp.connection import Connection
@@ -79,6 +86,9 @@ _CAPABILITY_FEATURES: Final[tuple[tuple[type, str], ...]] = (
     (BreakpointConditions, "ConditionalBreakpoints+"),
     (BreakpointCommands, "BreakpointCommands+"),
 )
+
+_OPTIONAL: Final[tuple[type, ...]] = (LoadAddresses,)
+"""Capabilities that packets use if they are there, and do without if not."""
 
 
 @overload
@@ -171,7 +181,9 @@ def rows() -> tuple[Packet, ...]:
 
 def providers(target: Target) -> dict[type, object]:
     """Which object implements each protocol of the table: the target itself, or else the first of its parts."""
-    wanted = [*(row.capability for row in rows()), *(capability for capability, _ in _CAPABILITY_FEATURES)]
+    wanted = [row.capability for row in rows()]
+    wanted += [capability for capability, _ in _CAPABILITY_FEATURES]
+    wanted += _OPTIONAL
     found: dict[type, object] = {}
     for capability in dict.fromkeys(wanted):
         for part in (target, *target.parts):
