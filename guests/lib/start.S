@@ -46,47 +46,55 @@ _start:
     .size _start, . - _start
 
 /*
- * One entry of 32 bytes for each hypercall, which Xen fills in: push %rcx; push %r11; mov $number, %eax; syscall;
- * pop %r11; pop %rcx; ret. That of iret pushes rcx, r11 and rax, and what is above is the frame that it returns to.
- * A debugger finds the caller by what is said here of the stack.
+ * Entry N, 32 bytes long, calls hypercall N. Xen writes them at the start, each the same:
+ *      push %rcx; push %r11; mov $N, %eax; syscall; pop %r11; pop %rcx; ret
+ * but that of iret, which does not come back: push %rcx; push %r11; push %rax; mov $N, %eax; syscall. Nothing is here
+ * but room, and what a debugger has to know of the stack to see the caller of a guest that waits in a hypercall.
  */
-    .macro STUBS from, to
-    .cfi_startproc
-    .rept (\to) - (\from)
-    .cfi_def_cfa_offset 8
-    .skip 1
-    .cfi_def_cfa_offset 16
-    .skip 2
-    .cfi_def_cfa_offset 24
-    .skip 9
-    .cfi_def_cfa_offset 16
-    .skip 1
-    .cfi_def_cfa_offset 8
-    .skip 19
-    .endr
-    .cfi_endproc
-    .endm
+.macro PUSHED length, register
+    .skip \length
+    .cfi_adjust_cfa_offset 8
+    .cfi_rel_offset \register, 0
+.endm
 
-    .section .text.hypercall_page, "ax", @progbits
+.macro POPPED length, register
+    .skip \length
+    .cfi_adjust_cfa_offset -8
+    .cfi_restore \register
+.endm
+
+    .section .hypercall_page, "ax", @nobits
     .balign 4096
     .globl hypercall_page
     .type hypercall_page, @function
 hypercall_page:
-    STUBS 0, __HYPERVISOR_iret
+    .cfi_startproc
+    number = 0
+    .rept 128
+  .if number == __HYPERVISOR_iret
+    .cfi_endproc
     .cfi_startproc simple
     .cfi_signal_frame
-    .cfi_def_cfa rsp, 6 * 8
+    .cfi_def_cfa rsp, 6 * 8         /* flags, rip, cs, rflags, rsp, ss: the caller is who will be returned to */
     .cfi_offset rip, -5 * 8
     .cfi_offset rsp, -2 * 8
-    .skip 1
-    .cfi_adjust_cfa_offset 8
-    .skip 2
-    .cfi_adjust_cfa_offset 8
-    .skip 1
-    .cfi_adjust_cfa_offset 8
-    .skip 28
+    PUSHED 1, rcx
+    PUSHED 2, r11
+    PUSHED 1, rax
+    .skip 28                        /* mov, syscall */
     .cfi_endproc
-    STUBS __HYPERVISOR_iret + 1, 128
+    .cfi_startproc
+  .else
+    PUSHED 1, rcx
+    PUSHED 2, r11
+    .skip 7                         /* mov, syscall */
+    POPPED 2, r11
+    POPPED 1, rcx
+    .skip 19                        /* ret */
+  .endif
+    number = number + 1
+    .endr
+    .cfi_endproc
     .size hypercall_page, 4096
 
     .section .bss.pages, "aw", @nobits
