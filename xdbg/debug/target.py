@@ -154,6 +154,7 @@ class DebugTarget:
 
     def write_memory(self, thread: Thread, vaddr: int, data: bytes) -> None:
         """All or nothing."""
+        self.non_stop.check_write(thread, vaddr, len(data))
         space = self.inferiors.space(thread)
         before = space.read(vaddr, 1)
         space.write(vaddr, data)
