@@ -37,6 +37,7 @@ from xdbg.xen.setup import Hypervisor
 
 from . import commands  # noqa: F401 - fills the table of monitor commands
 from .breakpoints import Breakpoints
+from .client_list import ClientList
 from .files import GuestFiles
 from .inferiors import KERNEL_PID, Inferiors
 from .monitor import MonitorContext, run_command
@@ -54,6 +55,9 @@ MAX_WATCHED: Final = 64 << 20
 
 class DebugTarget:
     """What gdb debugs: the kernel and the processes of `domain`."""
+
+    observing = False
+    """Whether its client may only look (`observing`)."""
 
     def __init__(self, hv: Hypervisor, domain: Domain, profile: Profile) -> None:
         assert domain.hv is hv
@@ -73,6 +77,8 @@ class DebugTarget:
         """What implements the protocols of `rsp.target` that the target does not implement itself."""
         self.trace: TraceControl | None = None
         """What ``monitor trace`` turns on and off; the session puts it there."""
+        self.clients: ClientList | None = None
+        """What ``monitor clients`` lists; the session puts it there."""
 
     # -- the session's side
 

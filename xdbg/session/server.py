@@ -6,23 +6,31 @@ The domain stands before its first instruction until the first debugger resumes 
 * vanishes, the domain stands where it is;
 * kills it, or leaves after it has shut down, a new domain is built in its place, before its first instruction again.
 
-Ctrl-C from a debugger is seen between two slices of the run, within some milliseconds.
+While a debugger is connected, up to `MAX_OBSERVERS` further clients may come and look. What they may do is said by
+`debug.observing` and by the packet table. They stay observers when the debugger leaves, and the next client to connect
+is the debugger again; when a new domain is built they are disconnected.
+
+Ctrl-C from a debugger is seen between two slices of the run, within some milliseconds, and so are all requests of
+observers, and of a debugger in non-stop.
 """
 
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from enum import Enum
 from select import select
 from types import FrameType
 from typing import Any
 
+from xdbg.debug.observing import ObservingTarget
 from xdbg.debug.target import DebugTarget
 from xdbg.rsp.connection import Connection, Departure, State
+from xdbg.rsp.replies import ExitReply, StopEvent
 from xdbg.xen.setup import RunEnd
 
+from .client import Client
 from .console import Terminal
 from .launch import Launched
 from .limits import Budget, Limits
@@ -30,8 +38,8 @@ from .listener import Channel, Listener
 from .run import NO_LIMITS
 from .trace import ServedTrace
 
-LAST_WORDS = 64
-"""How many pieces are read from a client that may have gone when another one comes."""
+MAX_OBSERVERS = 4
+"""Clients beside the debugger. Who comes then is turned away at once instead of being left waiting."""
 SLICE = 1_000_000
 """Instructions between two looks at the descriptors."""
 
@@ -64,12 +72,9 @@ class Server:
         self._announce = announce
         self._budget = Budget(limits)
         self._trace_stream = sys.stderr
-        self._channel: Channel | None = None
-        self._connection: Connection | None = None
-        self._unsent = b""
-        """Answers that the client has no room for at the moment."""
-        self._throttled = False
-        """Requests wait until these have been sent."""
+        self._client: Client | None = None
+        """The debugger."""
+        self._observers: list[tuple[Client, ObservingTarget]] = []
         self._phase = _Phase.STOPPED
         self._ending = False
         self._active = False
@@ -82,8 +87,8 @@ class Server:
 
     def close(self) -> None:
         """Release all descriptors."""
-        if self._channel is not None:
-            self._channel.close()
+        for client in self._clients():
+            client.close()
         os.close(self._wake_read)
         os.close(self._wake_write)
 
@@ -105,42 +110,49 @@ class Server:
         """
         while not self._ending:
             again = self._advance()
+            again = self._serve_observers() or again
             self._budget.check(self._launched.hv.cpu.count)
             if not again and self._spin():
                 continue
             watched: list[Any] = [self._wake_read, self._listener, until]
             full: list[Any] = []
-            # A client that does not take its answers is asked for no more requests.
-            (full if self._unsent else watched).append(self._channel)
+            for client in self._clients():
+                # A client that does not take its answers is asked for no more requests.
+                if client.unsent:
+                    full.append(client)
+                elif not client.has_more:
+                    watched.append(client)
             if self._runs:
                 watched.append(self._terminal.input_fd)
             timeout = 0 if again else self._budget.seconds_left()
             ready, writable, _ = select([one for one in watched if one is not None], full, [], timeout)
-            if writable:
-                self._send()
+            for client in writable:
+                client.send()
             for one in ready:
                 if one is self._listener:
                     self._accept()
-                elif one is self._channel:
-                    self._receive()
+                elif isinstance(one, Client):
+                    self._receive(one)
                 elif one == until:
                     return
                 elif one == self._wake_read:
                     os.read(self._wake_read, 64)
                 elif one == self._terminal.input_fd:
                     self._terminal.poll(self._launched.domain)
-            if self._listener is None and self._connection is None:
+            self._dismiss()
+            if self._listener is None and self._client is None:
                 return
 
     def _spin(self) -> bool:
         """Wait a moment for the client that was heard of just now; whether it was heard of again."""
-        channel = self._channel
-        if not self._active or channel is None or self._runs or self._unsent:
+        client = self._client
+        if not self._active or client is None or self._runs or client.unsent:
             return False
         for _ in range(SPINS):
-            data = channel.receive_now()
+            data = client.channel.receive_now()
             if data is not None:
-                self._take(data)
+                client.take(data)
+                self._dismiss()
                 return True
         self._active = False
         return False
@@ -148,106 +160,105 @@ class Server:
     # -- the guest
 
     def _start_over(self) -> None:
+        self._dismiss_observers()
         self._launched = self._launch()
         self._target = DebugTarget(self._launched.hv, self._launched.domain, self._launched.profile())
         self._target.trace = ServedTrace(self._launched, self._target.observers, self._trace_stream)
+        self._target.clients = self
         self._phase = _Phase.STOPPED
 
     @property
     def _runs(self) -> bool:
         """Whether the guest runs, or would if it did not wait for an event."""
-        if self._connection is not None:
-            return self._connection.state is State.RUNNING or self._target.runs
+        if self._client is not None:
+            return self._client.connection.state is State.RUNNING or self._target.runs
         return self._phase is _Phase.FREE
 
     def _advance(self) -> bool:
         """Run the guest for a slice, if it runs; whether to come back at once."""
         hv = self._launched.hv
-        connection = self._connection
-        if connection is not None:
+        client = self._client
+        if client is not None:
             if not self._runs:
                 return False
             stop = self._target.advance(self._budget.slice_end(hv.cpu.count, SLICE))
             self._terminal.flush(self._launched.domain)
             if stop is None:
                 return not self._target.idle
-            connection.stop(stop)
-            self._send()
-            return self._connection is not None and self._runs
+            client.connection.stop(stop)
+            self._tell_observers(stop)
+            client.send()
+            self._dismiss()
+            return self._runs
         if self._phase is _Phase.FREE:
             ended = hv.run(self._budget.slice_end(hv.cpu.count, SLICE))
             self._terminal.flush(self._launched.domain)
             return ended is RunEnd.LIMIT
         return False
 
-    # -- the debugger
+    # -- clients
+
+    def describe(self) -> Iterable[str]:
+        """Who is connected."""
+        debugger = self._client
+        yield "debugger: " + (_how(debugger.connection) if debugger is not None else "none; the next to connect")
+        for number, (client, view) in enumerate(self._observers, 1):
+            processes = view.inferiors.process_ids()
+            looks = f", looks at processes {', '.join(map(str, processes))}" if processes else ""
+            yield f"observer {number}: {_how(client.connection)}{looks}"
+        yield f"room for {MAX_OBSERVERS - len(self._observers)} more"
+
+    def _clients(self) -> list[Client]:
+        debugger = [self._client] if self._client is not None else []
+        return [*debugger, *(client for client, _ in self._observers)]
 
     def _accept(self) -> None:
         assert self._listener is not None
         channel = self._listener.accept()
-        self._hear_out()
-        if self._connection is not None:
-            # One debugger at a time: a second one is turned away at once instead of being left waiting.
+        for client in self._clients():
+            client.hear_out()
+        self._dismiss()
+        if self._client is None:
+            self._connect(channel)
+        elif len(self._observers) < MAX_OBSERVERS:
+            view = ObservingTarget(self._target)
+            view.connected()
+            self._observers.append((Client(channel, Connection(view, observing=True)), view))
+        else:
             channel.close()
-            return
-        self._connect(channel)
-
-    def _hear_out(self) -> None:
-        """The last client may have gone already, and what it said before that has to be read first."""
-        if self._unsent:
-            self._send()
-        for _ in range(LAST_WORDS):
-            if self._channel is None or self._unsent or (data := self._channel.receive_now()) is None:
-                return
-            self._take(data)
 
     def _connect(self, channel: Channel) -> None:
         if self._launched.domain.shutdown_code is not None:
             self._start_over()
+        was_free = self._phase is _Phase.FREE
         self._phase = _Phase.STOPPED
         self._target.connected()
-        self._channel = channel
-        self._connection = Connection(self._target)
+        self._client = Client(channel, Connection(self._target))
+        if was_free:
+            self._tell_observers(self._target.stop_status())
 
-    def _receive(self) -> None:
-        if self._channel is not None:
-            self._take(self._channel.receive())
-            self._active = True
+    def _receive(self, client: Client) -> None:
+        if client.gone or client not in self._clients():
+            return
+        for observer, view in self._observers:
+            if observer is client:
+                view.look_again()
+        client.take(client.channel.receive())
+        self._active = self._active or client is self._client
 
-    def _take(self, data: bytes) -> None:
-        connection = self._connection
-        assert connection is not None
-        if data:
-            connection.receive(data)
-        else:
-            connection.lose()
-        self._send()
+    def _dismiss(self) -> None:
+        """Clients that have gone are no clients any more."""
+        for pair in [pair for pair in self._observers if pair[0].gone]:
+            self._observers.remove(pair)
+            pair[0].close()
+            pair[1].disconnected()
+        if self._client is not None and self._client.gone:
+            self._disconnect(self._client)
 
-    def _send(self) -> None:
-        connection, channel = self._connection, self._channel
-        assert connection is not None
-        assert channel is not None
-        try:
-            while True:
-                if not self._unsent:
-                    self._throttled = connection.throttled
-                    self._unsent = connection.data_to_send()
-                if self._unsent:
-                    self._unsent = self._unsent[channel.send(self._unsent) :]
-                if self._unsent or not self._throttled:
-                    break
-                connection.receive(b"")
-        except OSError:
-            connection.lose()
-        if connection.state is State.DISCONNECTED:
-            self._disconnect(connection, channel)
-
-    def _disconnect(self, connection: Connection, channel: Channel) -> None:
-        channel.close()
-        self._channel = None
-        self._connection = None
-        self._unsent = b""
-        departure = connection.departure
+    def _disconnect(self, client: Client) -> None:
+        client.close()
+        self._client = None
+        departure = client.connection.departure
         detached = departure is Departure.DETACHED or not self._target.threads()
         self._target.disconnected()
         if departure is Departure.KILLED or self._launched.domain.shutdown_code is not None:
@@ -256,6 +267,45 @@ class Server:
             self._start_over()
         elif detached:
             self._phase = _Phase.FREE
+
+    # -- observers
+
+    def _serve_observers(self) -> bool:
+        """Give each its turn; whether one has more to ask."""
+        for client, view in self._observers:
+            view.look_again()
+            if client.has_more:
+                client.go_on()
+            self._tell(client, view.due())
+        self._dismiss()
+        return any(client.has_more for client, _ in self._observers)
+
+    def _tell_observers(self, stop: StopEvent) -> None:
+        for client, view in self._observers:
+            self._tell(client, view.tell(stop))
+
+    def _tell(self, client: Client, events: Iterable[StopEvent]) -> None:
+        """What an observer waited for."""
+        connection = client.connection
+        for event in events:
+            if connection.non_stop or connection.state is State.RUNNING:
+                connection.stop(event)
+        client.send()
+
+    def _dismiss_observers(self) -> None:
+        """The domain that they looked at is no more."""
+        for client, view in self._observers:
+            if not client.connection.non_stop and client.connection.state is State.RUNNING:
+                client.connection.stop(ExitReply(0, view.inferiors.pids()[0] if view.inferiors.pids() else None))
+            client.send()
+            client.close()
+        self._observers.clear()
+
+
+def _how(connection: Connection) -> str:
+    """How a client takes part."""
+    mode = "non-stop" if connection.non_stop else "all-stop"
+    return f"{mode}, waits for a stop" if connection.state is State.RUNNING else mode
 
 
 @contextmanager

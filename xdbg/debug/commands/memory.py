@@ -51,7 +51,7 @@ def _frame(context: MonitorContext, mfn: int) -> str:
     return f"{number_in_guest}, {hv.page_info.describe(mfn)}"
 
 
-@monitor("translate", "VADDR")
+@monitor("translate", "VADDR", observing=True)
 def translate(context: MonitorContext, words: Sequence[str]) -> Iterator[str]:
     """Where a virtual address of the current thread is: machine frame, pfn, rights"""
     vaddr = number(arguments(words, "translate VADDR", 1)[0], context)
@@ -68,7 +68,7 @@ def translate(context: MonitorContext, words: Sequence[str]) -> Iterator[str]:
     yield f"{size} page, {', '.join(rights)}; l{found.level}e {found.pte:#x}"
 
 
-@monitor("walk", "VADDR")
+@monitor("walk", "VADDR", observing=True)
 def walk_tables(context: MonitorContext, words: Sequence[str]) -> Iterator[str]:
     """The page table walk of a virtual address, level by level"""
     vaddr = number(arguments(words, "walk VADDR", 1)[0], context)
@@ -99,7 +99,7 @@ def walk_tables(context: MonitorContext, words: Sequence[str]) -> Iterator[str]:
         yield f"maddr {found.maddr:#x}"
 
 
-@monitor("p2m", "PFN")
+@monitor("p2m", "PFN", observing=True)
 def p2m(context: MonitorContext, words: Sequence[str]) -> Iterator[str]:
     """The machine frame of one of the domain's pfns"""
     pfn = number(arguments(words, "p2m PFN", 1)[0])
@@ -109,7 +109,7 @@ def p2m(context: MonitorContext, words: Sequence[str]) -> Iterator[str]:
     yield f"pfn {pfn:#x} -> mfn {mfn:#x} ({_frame(context, mfn)})"
 
 
-@monitor("m2p", "MFN")
+@monitor("m2p", "MFN", observing=True)
 def m2p(context: MonitorContext, words: Sequence[str]) -> Iterator[str]:
     """The pfn, owner and type of a machine frame"""
     mfn = number(arguments(words, "m2p MFN", 1)[0])
