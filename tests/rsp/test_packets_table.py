@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from rsp_client import Client
-from rsp_fake import DATA, KERNEL, STACK, TEXT, BareTarget, ExpressionTarget, FakeTarget
+from rsp_fake import DATA, KERNEL, STACK, TEXT, BareTarget, ExpressionTarget, FakeTarget, NonStopTarget
 
 from xdbg.rsp import registers, table
 from xdbg.rsp.connection import Departure, State
@@ -290,6 +290,7 @@ def test_qsupported_announces_exactly_what_the_target_implements(target: FakeTar
         b"QStartNoAckMode+",
         b"binary-upload+",
         b"vContSupported+",
+        b"no-resumed+",
         b"swbreak+",
         b"hwbreak+",
         b"qXfer:threads:read+",
@@ -297,8 +298,10 @@ def test_qsupported_announces_exactly_what_the_target_implements(target: FakeTar
         b"qXfer:exec-file:read+",
         b"qXfer:auxv:read+",
     }
+    one_by_one = everything | {b"QNonStop+", b"QThreadEvents+", b"QThreadOptions=3"}
+    assert set(Client(NonStopTarget()).ask(b"qSupported").split(b";")) == one_by_one
     expressions = {b"ConditionalBreakpoints+", b"BreakpointCommands+"}
-    assert set(Client(ExpressionTarget()).ask(b"qSupported").split(b";")) == everything | expressions
+    assert set(Client(ExpressionTarget()).ask(b"qSupported").split(b";")) == one_by_one | expressions
     assert set(Client(BareTarget()).ask(b"qSupported").split(b";")) == {
         b"PacketSize=40000",
         b"multiprocess+",

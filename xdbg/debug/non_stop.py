@@ -61,6 +61,10 @@ class NonStop:
             or not self._holding.all_stand
         )
 
+    def stands_after(self, stop: StopEvent) -> bool:
+        """Whether the thread of a stop has not been resumed since."""
+        return not isinstance(stop, StopReply) or stop in self._holding.stops()
+
     # -- NonStop
 
     def set_non_stop(self, on: bool) -> None:

@@ -80,6 +80,11 @@ class ObservingTarget(DebugTarget):
         due, self._due = self._due, []
         return due
 
+    @property
+    def waits(self) -> bool:
+        """Whether it is to be told of the debugger's next stop."""
+        return bool(self._waiting)
+
     # -- what it may do
 
     def stop_status(self) -> StopEvent:
@@ -100,12 +105,18 @@ class ObservingTarget(DebugTarget):
 
     def interrupt(self) -> None:
         """Ends the waiting."""
-        if self._waiting:
-            thread = next(iter(self._waiting))
-            if self._one_by_one:
-                del self._waiting[thread]
-            else:
-                self._waiting.clear()
+        if not self._waiting:
+            return
+        self.look_again()
+        ended = self._next_end()
+        thread = next((thread for thread in self._waiting if self.inferiors.is_alive(thread)), None)
+        if self._one_by_one and thread is not None:
+            del self._waiting[thread]
+        else:
+            self._waiting.clear()
+        if ended is not None:
+            self._due.append(ended)
+        elif thread is not None:
             self._due.append(self._stop(Signal.INT, thread))
 
     def set_non_stop(self, on: bool) -> None:

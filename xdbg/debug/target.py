@@ -103,6 +103,12 @@ class DebugTarget:
         """In non-stop: whether `advance` has something to do."""
         return self.non_stop.on and self.non_stop.runs
 
+    def stands_after(self, stop: StopEvent) -> bool:
+        """Whether what a stop was told for has not been resumed since."""
+        if self.non_stop.on:
+            return self.non_stop.stands_after(stop)
+        return self.run_control.last_stop is stop and not self.run_control.is_resumed
+
     def advance(self, limit: int) -> StopEvent | None:
         """Run the guest, at most to instruction count `limit`; what gdb must be told, if anything."""
         stop = self.non_stop.advance(limit) if self.non_stop.on else self.run_control.advance(limit)

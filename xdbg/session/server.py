@@ -6,7 +6,7 @@ The domain stands before its first instruction until the first debugger resumes 
 * vanishes, the domain stands where it is;
 * kills it, or leaves after it has shut down, a new domain is built in its place, before its first instruction again.
 
-While a debugger is connected, up to `MAX_OBSERVERS` further clients may come and look. What they may do is said by
+While a debugger is connected, some further clients may come and look (`gallery`). What they may do is said by
 `debug.observing` and by the packet table. They stay observers when the debugger leaves, and the next client to connect
 is the debugger again; when a new domain is built they are disconnected.
 
@@ -17,29 +17,26 @@ observers, and of a debugger in non-stop.
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from enum import Enum
 from select import select
 from types import FrameType
 from typing import Any
 
-from xdbg.debug.observing import ObservingTarget
 from xdbg.debug.target import DebugTarget
 from xdbg.rsp.connection import Connection, Departure, State
-from xdbg.rsp.replies import ExitReply, StopEvent
 from xdbg.xen.setup import RunEnd
 
 from .client import Client
 from .console import Terminal
+from .gallery import Gallery, how
 from .launch import Launched
 from .limits import Budget, Limits
 from .listener import Channel, Listener
 from .run import NO_LIMITS
 from .trace import ServedTrace
 
-MAX_OBSERVERS = 4
-"""Clients beside the debugger. Who comes then is turned away at once instead of being left waiting."""
 SLICE = 1_000_000
 """Instructions between two looks at the descriptors."""
 
@@ -74,7 +71,7 @@ class Server:
         self._trace_stream = sys.stderr
         self._client: Client | None = None
         """The debugger."""
-        self._observers: list[tuple[Client, ObservingTarget]] = []
+        self._gallery = Gallery()
         self._phase = _Phase.STOPPED
         self._ending = False
         self._active = False
@@ -87,7 +84,7 @@ class Server:
 
     def close(self) -> None:
         """Release all descriptors."""
-        for client in self._clients():
+        for client in self._clients:
             client.close()
         os.close(self._wake_read)
         os.close(self._wake_write)
@@ -110,13 +107,13 @@ class Server:
         """
         while not self._ending:
             again = self._advance()
-            again = self._serve_observers() or again
+            again = self._gallery.turn(self._target) or again
             self._budget.check(self._launched.hv.cpu.count)
             if not again and self._spin():
                 continue
             watched: list[Any] = [self._wake_read, self._listener, until]
             full: list[Any] = []
-            for client in self._clients():
+            for client in self._clients:
                 # A client that does not take its answers is asked for no more requests.
                 if client.unsent:
                     full.append(client)
@@ -124,7 +121,8 @@ class Server:
                     watched.append(client)
             if self._runs:
                 watched.append(self._terminal.input_fd)
-            timeout = 0 if again else self._budget.seconds_left()
+            timeouts = [self._budget.seconds_left(), self._gallery.seconds_left()]
+            timeout = 0 if again else min((one for one in timeouts if one is not None), default=None)
             ready, writable, _ = select([one for one in watched if one is not None], full, [], timeout)
             for client in writable:
                 client.send()
@@ -160,7 +158,7 @@ class Server:
     # -- the guest
 
     def _start_over(self) -> None:
-        self._dismiss_observers()
+        self._gallery.dismiss_all()
         self._launched = self._launch()
         self._target = DebugTarget(self._launched.hv, self._launched.domain, self._launched.profile())
         self._target.trace = ServedTrace(self._launched, self._target.observers, self._trace_stream)
@@ -186,7 +184,7 @@ class Server:
             if stop is None:
                 return not self._target.idle
             client.connection.stop(stop)
-            self._tell_observers(stop)
+            self._gallery.note_stop(stop)
             client.send()
             self._dismiss()
             return self._runs
@@ -198,32 +196,26 @@ class Server:
 
     # -- clients
 
-    def describe(self) -> Iterable[str]:
+    def describe(self) -> Iterator[str]:
         """Who is connected."""
         debugger = self._client
-        yield "debugger: " + (_how(debugger.connection) if debugger is not None else "none; the next to connect")
-        for number, (client, view) in enumerate(self._observers, 1):
-            processes = view.inferiors.process_ids()
-            looks = f", looks at processes {', '.join(map(str, processes))}" if processes else ""
-            yield f"observer {number}: {_how(client.connection)}{looks}"
-        yield f"room for {MAX_OBSERVERS - len(self._observers)} more"
+        yield "debugger: " + (how(debugger.connection) if debugger is not None else "none; it is who connects next")
+        yield from self._gallery.describe()
 
+    @property
     def _clients(self) -> list[Client]:
-        debugger = [self._client] if self._client is not None else []
-        return [*debugger, *(client for client, _ in self._observers)]
+        return [*([] if self._client is None else [self._client]), *self._gallery.clients]
 
     def _accept(self) -> None:
         assert self._listener is not None
         channel = self._listener.accept()
-        for client in self._clients():
+        for client in self._clients:
             client.hear_out()
         self._dismiss()
         if self._client is None:
             self._connect(channel)
-        elif len(self._observers) < MAX_OBSERVERS:
-            view = ObservingTarget(self._target)
-            view.connected()
-            self._observers.append((Client(channel, Connection(view, observing=True)), view))
+        elif not self._gallery.is_full:
+            self._gallery.admit(channel, self._target)
         else:
             channel.close()
 
@@ -235,23 +227,18 @@ class Server:
         self._target.connected()
         self._client = Client(channel, Connection(self._target))
         if was_free:
-            self._tell_observers(self._target.stop_status())
+            self._gallery.note_stop(self._target.stop_status())
 
     def _receive(self, client: Client) -> None:
-        if client.gone or client not in self._clients():
-            return
-        for observer, view in self._observers:
-            if observer is client:
-                view.look_again()
-        client.take(client.channel.receive())
-        self._active = self._active or client is self._client
+        if client is self._client:
+            client.take(client.channel.receive())
+            self._active = True
+        else:
+            self._gallery.receive(client)
 
     def _dismiss(self) -> None:
         """Clients that have gone are no clients any more."""
-        for pair in [pair for pair in self._observers if pair[0].gone]:
-            self._observers.remove(pair)
-            pair[0].close()
-            pair[1].disconnected()
+        self._gallery.dismiss_gone()
         if self._client is not None and self._client.gone:
             self._disconnect(self._client)
 
@@ -267,45 +254,6 @@ class Server:
             self._start_over()
         elif detached:
             self._phase = _Phase.FREE
-
-    # -- observers
-
-    def _serve_observers(self) -> bool:
-        """Give each its turn; whether one has more to ask."""
-        for client, view in self._observers:
-            view.look_again()
-            if client.has_more:
-                client.go_on()
-            self._tell(client, view.due())
-        self._dismiss()
-        return any(client.has_more for client, _ in self._observers)
-
-    def _tell_observers(self, stop: StopEvent) -> None:
-        for client, view in self._observers:
-            self._tell(client, view.tell(stop))
-
-    def _tell(self, client: Client, events: Iterable[StopEvent]) -> None:
-        """What an observer waited for."""
-        connection = client.connection
-        for event in events:
-            if connection.non_stop or connection.state is State.RUNNING:
-                connection.stop(event)
-        client.send()
-
-    def _dismiss_observers(self) -> None:
-        """The domain that they looked at is no more."""
-        for client, view in self._observers:
-            if not client.connection.non_stop and client.connection.state is State.RUNNING:
-                client.connection.stop(ExitReply(0, view.inferiors.pids()[0] if view.inferiors.pids() else None))
-            client.send()
-            client.close()
-        self._observers.clear()
-
-
-def _how(connection: Connection) -> str:
-    """How a client takes part."""
-    mode = "non-stop" if connection.non_stop else "all-stop"
-    return f"{mode}, waits for a stop" if connection.state is State.RUNNING else mode
 
 
 @contextmanager
