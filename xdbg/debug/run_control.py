@@ -48,6 +48,8 @@ class RunControl:
         """`advance` came back because nothing can run before there is input."""
         self.last_stop: StopEvent = self.stops.standing()
         self._prepared = False
+        self._alone = False
+        """No debugger is there."""
         self._interrupted = False
         self._reported: Place | None = None
         self._skip: Place | None = None
@@ -67,7 +69,7 @@ class RunControl:
         # A step does not look at stop points, and must not leave one behind that is to be passed.
         passes = place == self._reported and not self.sources.leaves_breakpoint
         self._skip = place if passes and self.stepping.due(place[0]) is None else None
-        self._prepared = False
+        self._prepared = self._alone = False
         self._interrupted = False
 
     def interrupt(self) -> None:
@@ -86,7 +88,8 @@ class RunControl:
         self.following.forget()
         self.stops.resume(())
         self._skip = self._reported = None
-        self._interrupted = False
+        self._prepared = self._interrupted = False
+        self._alone = True
 
     # -- running
 
@@ -114,7 +117,7 @@ class RunControl:
             return ended
         if self._interrupted:
             return self.stops.interrupted(self._vcpu())
-        if first and not self.stops.covers_any():
+        if first and not self._alone and not self.stops.covers_any():
             return NoResumed()
         while True:
             if self._has_shut_down():
@@ -135,6 +138,7 @@ class RunControl:
                 return None
             plan = stepping.due(vcpu) if stepping and vcpu.domain is self._domain else None
             stop = self._enter(vcpu, limit) if plan is None else stepping.take(vcpu, plan)
+            self.sources.ran(vcpu)
             if stop is not None:
                 return stop
 
@@ -146,9 +150,9 @@ class RunControl:
             return self.sources.handle_deferred(vcpu, deferred)
         skip = self._takes_skip(vcpu) if self._skip is not None else False
         if skip:
-            self.sources.left()
+            self.sources.left(vcpu)
         count = hv.cpu.count
-        came = hv.enter(vcpu, limit, skip_stop_point=skip)
+        came = hv.enter(vcpu, self.sources.limit(vcpu, limit), skip_stop_point=skip)
         if vcpu.domain is not self._domain:
             self._pass_by(vcpu, came)
             return None
@@ -156,6 +160,7 @@ class RunControl:
             case DeadlineExit():
                 if skip and hv.cpu.count == count:
                     self._skip_here(vcpu)
+                    self.sources.stayed(vcpu)
                 return None
             case StopPointExit(vaddr):
                 return self._reached(vcpu, vaddr)

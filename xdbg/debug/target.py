@@ -31,7 +31,7 @@ from xdbg.rsp.signals import Signal
 from xdbg.rsp.target import BreakpointKind, File, ResumeAction, TargetError, ThreadInfo, WatchKind
 from xdbg.rsp.threadid import Thread
 from xdbg.xen.domain import Domain
-from xdbg.xen.setup import Hypervisor
+from xdbg.xen.setup import Hypervisor, RunEnd
 
 from . import commands  # noqa: F401 - fills the table of monitor commands
 from .breakpoints import Breakpoints
@@ -42,6 +42,7 @@ from .observers import Observers
 from .registers import decode, encode, read_one, with_one
 from .run_control import RunControl
 from .trace_control import TraceControl
+from .tracepoints.tracing import Tracing
 from .watchpoints import Watchpoint, Watchpoints
 
 MAX_WATCHED: Final = 64 << 20
@@ -63,7 +64,7 @@ class DebugTarget:
         self.watchpoints = Watchpoints()
         self.run_control = RunControl(self.inferiors, self.breakpoints, self.watchpoints, self.observers)
         self.files = GuestFiles(self.inferiors)
-        self.parts: list[object] = []
+        self.parts: list[object] = [Tracing(self.inferiors, self.breakpoints, self.run_control)]
         """What implements the protocols of `rsp.target` that the target does not implement itself."""
         self.trace: TraceControl | None = None
         """What ``monitor trace`` turns on and off; the session puts it there."""
@@ -88,6 +89,12 @@ class DebugTarget:
     def advance(self, limit: int) -> StopEvent | None:
         """Run the guest, at most to instruction count `limit`; what gdb must be told, if anything."""
         return self.run_control.advance(limit)
+
+    def run_alone(self, limit: int) -> bool:
+        """Run the guest with no client there, at most to instruction count `limit`; whether it can go on at once."""
+        if self.run_control.sources and self.domain.shutdown_code is None:
+            return self.run_control.advance(limit) is None and not self.run_control.idle
+        return self.hv.run(limit) is RunEnd.LIMIT
 
     # -- Target
 

@@ -42,11 +42,13 @@ from xdbg.rsp import (
     table,
 )
 from xdbg.rsp.client import ClientFeatures
+from xdbg.rsp.frame_view import FrameView
 from xdbg.rsp.framing import MAX_PAYLOAD, Decoder, Mark, escape, frame
 from xdbg.rsp.packets.transfers import Transfer
 from xdbg.rsp.replies import BinaryData, Error, Output, Reply, StopEvent, StopReply, encode
-from xdbg.rsp.target import File, Resume, Target, TargetError
+from xdbg.rsp.target import File, Resume, Target, TargetError, Tracepoints
 from xdbg.rsp.threadid import EVERY_THREAD, Thread, ThreadId
+from xdbg.rsp.tracepoints import TraceFrame
 
 C = TypeVar("C")
 
@@ -93,6 +95,8 @@ class Connection:
         self.unlisted: list[Thread] = []
         self.files: dict[int, File] = {}
         self.file_system = 0
+        self.frame: FrameView | None = None
+        self.trace_pieces: list[bytes] = []
         self._thread: Thread | None = None
         self._document: tuple[str, str, bytes] | None = None
         # The wire.
@@ -157,6 +161,12 @@ class Connection:
     def capability(self, protocol: type[C]) -> C | None:
         """The target or its part that implements a protocol of `target` that the packet table knows; None: neither."""
         return cast("C | None", self.capabilities.get(protocol))
+
+    def select_frame(self, frame: TraceFrame | None) -> None:
+        """Registers and memory are those of a trace frame from now on, or the target's own again."""
+        tracepoints = self.capability(Tracepoints)
+        self.frame = None if frame is None or tracepoints is None else FrameView(self.target, tracepoints, frame)
+        self.capabilities[Target] = self.target if self.frame is None else self.frame
 
     def thread(self, pattern: ThreadId | None = None) -> Thread:
         """The current thread, or the one that a pattern names. TargetError(ESRCH) when there is no such thread."""

@@ -21,7 +21,6 @@ from typing import Any
 
 from xdbg.debug.target import DebugTarget
 from xdbg.rsp.connection import Connection, Departure, State
-from xdbg.xen.setup import RunEnd
 
 from .console import Terminal
 from .launch import Launched
@@ -175,9 +174,9 @@ class Server:
             self._send()
             return self._connection is not None and self._connection.state is State.RUNNING
         if self._phase is _Phase.FREE:
-            ended = hv.run(self._budget.slice_end(hv.cpu.count, SLICE))
+            again = self._target.run_alone(self._budget.slice_end(hv.cpu.count, SLICE))
             self._terminal.flush(self._launched.domain)
-            return ended is RunEnd.LIMIT
+            return again
         return False
 
     # -- the debugger
