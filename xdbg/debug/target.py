@@ -10,6 +10,7 @@ of the components. A protocol beyond those is implemented by a class of its own 
 `run_control`      vCont, Ctrl-C, and what stops the guest (`stops`)
 `files`            what vFile serves
 `monitor`          the commands behind ``monitor``
+`tracing`          tracepoints
 =================  ========================================================
 
 The session calls `connected` and `disconnected` as clients come and go, and `advance` while one of them waits for a
@@ -64,7 +65,8 @@ class DebugTarget:
         self.watchpoints = Watchpoints()
         self.run_control = RunControl(self.inferiors, self.breakpoints, self.watchpoints, self.observers)
         self.files = GuestFiles(self.inferiors)
-        self.parts: list[object] = [Tracing(self.inferiors, self.breakpoints, self.run_control)]
+        self.tracing = Tracing(self.inferiors, self.breakpoints, self.run_control)
+        self.parts: list[object] = [self.tracing]
         """What implements the protocols of `rsp.target` that the target does not implement itself."""
         self.trace: TraceControl | None = None
         """What ``monitor trace`` turns on and off; the session puts it there."""
@@ -80,6 +82,10 @@ class DebugTarget:
         """The client has gone: nothing of it stays behind."""
         self.run_control.forget()
         self.inferiors.only_kernel()
+
+    def inherit(self, former: "DebugTarget") -> None:
+        """Take over what was traced of a former domain in whose place the domain was built."""
+        self.tracing.inherit(former.tracing)
 
     @property
     def idle(self) -> bool:

@@ -146,10 +146,12 @@ class Server:
 
     # -- the guest
 
-    def _start_over(self) -> None:
+    def _start_over(self, former: DebugTarget | None = None) -> None:
         self._launched = self._launch()
         self._target = DebugTarget(self._launched.hv, self._launched.domain, self._launched.profile())
         self._target.trace = ServedTrace(self._launched, self._target.observers, self._trace_stream)
+        if former is not None:
+            self._target.inherit(former)
         self._phase = _Phase.STOPPED
 
     @property
@@ -202,7 +204,7 @@ class Server:
 
     def _connect(self, channel: Channel) -> None:
         if self._launched.domain.shutdown_code is not None:
-            self._start_over()
+            self._start_over(self._target)
         self._phase = _Phase.STOPPED
         self._target.connected()
         self._channel = channel
@@ -252,7 +254,7 @@ class Server:
         if departure is Departure.KILLED or self._launched.domain.shutdown_code is not None:
             if self._announce is not None:
                 self._announce("the domain starts anew")
-            self._start_over()
+            self._start_over(self._target)
         elif detached:
             self._phase = _Phase.FREE
 

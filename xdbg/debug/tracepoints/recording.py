@@ -35,10 +35,12 @@ class Recording:
     notes: str = ""
     stop_note: str = ""
     variables: TraceVariables = field(init=False)
-    _ended_by: int = 0
-    _error: str = ""
-    _start_us: int = 0
-    _stop_us: int = 0
+    ended_by: int = 0
+    """The tracepoint that ended it, and..."""
+    error: str = ""
+    """... the reason, if that was an error."""
+    start_us: int = 0
+    stop_us: int = 0
 
     def __post_init__(self) -> None:
         self.variables = TraceVariables(self.now_us)
@@ -58,17 +60,17 @@ class Recording:
         self.variables.reset()
         self.buffer.clear()
         self.end = None
-        self.stop_note = self._error = ""
-        self._ended_by = 0
-        self._start_us, self._stop_us = self.now_us(), 0
+        self.stop_note = self.error = ""
+        self.ended_by = 0
+        self.start_us, self.stop_us = self.now_us(), 0
 
     def stop(self, end: TraceEnd, tracepoint: int = 0, error: str = "") -> None:
         """The trace ends; no effect when none runs."""
         if self.end is None:
             self.end = end
-            self._ended_by = tracepoint
-            self._error = error
-            self._stop_us = self.now_us()
+            self.ended_by = tracepoint
+            self.error = error
+            self.stop_us = self.now_us()
 
     def forget(self) -> None:
         """Back to before the first trace; how the buffer is, and the notes, stay."""
@@ -76,22 +78,32 @@ class Recording:
         self.variables.clear()
         self.buffer.clear()
         self.end = TraceEnd.NEVER_RUN
-        self._ended_by = self._start_us = self._stop_us = 0
+        self.ended_by = self.start_us = self.stop_us = 0
+
+    def inherit(self, former: "Recording") -> None:
+        """Take over what a domain that has ended left; a trace that still ran has ended with it."""
+        former.stop(TraceEnd.ERROR, error="the domain has ended")
+        self.definitions, self.buffer = former.definitions, former.buffer
+        self.variables.inherit(former.variables)
+        self.end, self.keeps = former.end, former.keeps
+        self.user, self.notes, self.stop_note = former.user, former.notes, former.stop_note
+        self.ended_by, self.error = former.ended_by, former.error
+        self.start_us, self.stop_us = former.start_us, former.stop_us
 
     def status(self) -> TraceStatus:
         """All of it."""
         return TraceStatus(
             self.end,
-            self._ended_by,
-            self._error if self.end is TraceEnd.ERROR else self.stop_note,
+            self.ended_by,
+            self.error if self.end is TraceEnd.ERROR else self.stop_note,
             len(self.buffer),
             self.buffer.created,
             self.buffer.free,
             self.buffer.size,
             self.buffer.circular,
             self.keeps,
-            self._start_us,
-            self._stop_us,
+            self.start_us,
+            self.stop_us,
             self.user,
             self.notes,
         )

@@ -41,6 +41,15 @@ class Tracing:
         self._read_only = ReadOnlyRanges()
         self._source = TraceSource(self._recording, inferiors, breakpoints, run_control.following, run_control.sources)
 
+    def inherit(self, former: "Tracing") -> None:
+        """Take over all that there is of a domain that has ended and in whose place this target's was built."""
+        self._recording.inherit(former.recording)
+
+    @property
+    def recording(self) -> Recording:
+        """The trace itself."""
+        return self._recording
+
     # -- definitions
 
     def init_trace(self) -> None:

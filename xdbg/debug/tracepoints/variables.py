@@ -31,6 +31,13 @@ class TraceVariables:
         self._defined = {TIMESTAMP.number: TIMESTAMP}
         self._values.clear()
 
+    def inherit(self, former: "TraceVariables") -> None:
+        """The variables and values of another target."""
+        for variable in former.all():
+            self.define(variable)
+            if not variable.builtin:
+                self.set(variable.number, former.get(variable.number))
+
     def define(self, variable: TraceVariable) -> None:
         """A variable with its initial value. The builtin one stays as it is; TargetError(E2BIG): too many."""
         if variable.number == TIMESTAMP.number:
