@@ -20,7 +20,7 @@ FPU_SIZE: Final = 512
 NO_SYSCALL: Final = (1 << 64) - 1
 """orig_rax of a thread that is in no system call."""
 
-GDB_ORDER: Final = (0, 3, 1, 2, 6, 7, 5, 4, 8, 9, 10, 11, 12, 13, 14, 15)
+_GDB_ORDER: Final = (0, 3, 1, 2, 6, 7, 5, 4, 8, 9, 10, 11, 12, 13, 14, 15)
 """Which machine register stands at each place of the `g` block: rax rbx rcx rdx rsi rdi rbp rsp r8-r15."""
 _CORE: Final = Struct("<17Q7I")
 _X87_CONTROL: Final = Struct("<8I")
@@ -87,7 +87,7 @@ def encode(registers: Registers) -> bytes:
     return b"".join(
         (
             _CORE.pack(
-                *[gpr[i] for i in GDB_ORDER],
+                *[gpr[i] for i in _GDB_ORDER],
                 registers.rip,
                 registers.rflags & 0xFFFF_FFFF,
                 registers.cs,
@@ -110,7 +110,7 @@ def decode(block: bytes, under: Registers) -> Registers:
     """The registers that a `g` block of 560 bytes describes; what it does not show is taken from `under`."""
     values = _CORE.unpack_from(block)
     gpr = [0] * 16
-    for place, index in enumerate(GDB_ORDER):
+    for place, index in enumerate(_GDB_ORDER):
         gpr[index] = values[place]
     fpu = bytearray(under.fpu)
     for index in range(8):

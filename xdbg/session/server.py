@@ -2,9 +2,11 @@
 
 The domain stands before its first instruction until the first debugger resumes it. When a debugger
 
-* detaches, the domain runs on without it; the next one to connect stops it;
+* detaches, the domain runs on without it; the next one to connect stops it. What breakpoint commands that it left
+  behind print goes to the server's own stream (stderr);
 * vanishes, the domain stands where it is;
-* kills it, or leaves after it has shut down, a new domain is built in its place, before its first instruction again.
+* kills it, or leaves after it has shut down, a new domain is built in its place, before its first instruction again;
+* starts it anew, it gets such a new domain and stays.
 
 Ctrl-C from a debugger is seen between two slices of the run, within some milliseconds.
 """
@@ -26,6 +28,7 @@ from .console import Terminal
 from .launch import Launched
 from .limits import Budget, Limits
 from .listener import Channel, Listener
+from .restart import DomainRestart
 from .run import NO_LIMITS
 from .trace import ServedTrace
 
@@ -62,7 +65,7 @@ class Server:
         self._listener = listener
         self._announce = announce
         self._budget = Budget(limits)
-        self._trace_stream = sys.stderr
+        self._own_stream = sys.stderr
         self._channel: Channel | None = None
         self._connection: Connection | None = None
         self._unsent = b""
@@ -144,12 +147,29 @@ class Server:
         self._active = False
         return False
 
+    def _tell(self, text: str) -> None:
+        if self._announce is not None:
+            self._announce(text)
+
     # -- the guest
 
+    def replace(self, launched: Launched) -> DebugTarget:
+        """The debugger that is there wants the domain anew: this one takes the place of the one up to now."""
+        self._target.disconnected()
+        self._terminal.flush(self._launched.domain)
+        self._tell("the domain starts anew")
+        self._stage(launched, self._target)
+        self._target.connected()
+        return self._target
+
     def _start_over(self, former: DebugTarget | None = None) -> None:
-        self._launched = self._launch()
-        self._target = DebugTarget(self._launched.hv, self._launched.domain, self._launched.profile())
-        self._target.trace = ServedTrace(self._launched, self._target.observers, self._trace_stream)
+        self._stage(self._launch(), former)
+
+    def _stage(self, launched: Launched, former: DebugTarget | None) -> None:
+        self._launched = launched
+        self._target = DebugTarget(launched.hv, launched.domain, launched.profile())
+        self._target.parts.append(DomainRestart(self, launched, self._target.profile.kernel_path))
+        self._target.trace = ServedTrace(self._launched, self._target.observers, self._own_stream)
         if former is not None:
             self._target.inherit(former)
         self._phase = _Phase.STOPPED
@@ -158,7 +178,7 @@ class Server:
     def _runs(self) -> bool:
         """Whether the guest runs, or would if it did not wait for an event."""
         if self._connection is not None:
-            return self._connection.state is State.RUNNING
+            return self._connection.state is State.RUNNING or self._target.runs
         return self._phase is _Phase.FREE
 
     def _advance(self) -> bool:
@@ -166,19 +186,28 @@ class Server:
         hv = self._launched.hv
         connection = self._connection
         if connection is not None:
-            if connection.state is not State.RUNNING:
+            if not self._runs:
                 return False
+            if self._unsent:
+                return False  # more output would pile up
             stop = self._target.advance(self._budget.slice_end(hv.cpu.count, SLICE))
             self._terminal.flush(self._launched.domain)
+            said = self._target.console.take()
+            if said:
+                connection.output(said)
             if stop is None:
+                if said:
+                    self._send()
                 return not self._target.idle
             connection.stop(stop)
             self._send()
-            return self._connection is not None and self._connection.state is State.RUNNING
+            return self._connection is not None and self._runs
         if self._phase is _Phase.FREE:
-            again = self._target.run_alone(self._budget.slice_end(hv.cpu.count, SLICE))
+            ended = self._target.run_free(self._budget.slice_end(hv.cpu.count, SLICE))
             self._terminal.flush(self._launched.domain)
-            return again
+            if said := self._target.console.take():
+                print(said, end="", file=self._own_stream, flush=True)
+            return ended is RunEnd.LIMIT
         return False
 
     # -- the debugger
@@ -252,8 +281,7 @@ class Server:
         detached = departure is Departure.DETACHED or not self._target.threads()
         self._target.disconnected()
         if departure is Departure.KILLED or self._launched.domain.shutdown_code is not None:
-            if self._announce is not None:
-                self._announce("the domain starts anew")
+            self._tell("the domain starts anew")
             self._start_over(self._target)
         elif detached:
             self._phase = _Phase.FREE

@@ -9,7 +9,8 @@ from typing import Final
 
 from xdbg.abi.frames import PAGE_SIZE, Maddr
 from xdbg.debug.address_space import AddressSpace
-from xdbg.debug.registers import GDB_ORDER, encode
+from xdbg.debug.conditions import GPR_OF
+from xdbg.debug.registers import encode
 from xdbg.debug.vcpu_registers import read_system, read_vcpu
 from xdbg.machine.ram import Ram
 from xdbg.rsp.agent_expression import Expression, ExpressionError, UnreadableError, evaluate
@@ -57,8 +58,8 @@ class Collection:
 
     def read_register(self, number: int) -> int:
         """By gdb's number. Of those that are longer than a word, the lowest 8 bytes."""
-        if number < len(GDB_ORDER):
-            return self._cpu.gpr[GDB_ORDER[number]]
+        if number in GPR_OF:
+            return self._cpu.gpr[GPR_OF[number]]
         if number == RIP:
             return self._cpu.rip
         if number >= len(REGISTERS):

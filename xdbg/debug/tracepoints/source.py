@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from xdbg.abi.frames import Maddr, Vaddr
 from xdbg.debug.address_space import KERNEL_HALF
+from xdbg.debug.breakpoint_agent import BreakpointAgent
 from xdbg.debug.breakpoints import Breakpoints, StopPoint
 from xdbg.debug.following import Following
 from xdbg.debug.inferiors import KERNEL_PID, Inferiors
@@ -61,6 +62,7 @@ class TraceSource(StopSource):
         breakpoints: Breakpoints,
         following: Following,
         sources: Sources,
+        agent: BreakpointAgent,
     ) -> None:
         self._recording = recording
         self._hv = recording.hv
@@ -68,6 +70,7 @@ class TraceSource(StopSource):
         self._breakpoints = breakpoints
         self._following = following
         self._sources = sources
+        self._agent = agent
         self._walks: list[_Walk] = []
         self._tables: dict[int, tuple[Maddr, ...]] = {}
         """The page tables of each process that has tracepoints."""
@@ -108,6 +111,7 @@ class TraceSource(StopSource):
         """The vcpu is about to execute the instruction there."""
         recording = self._recording
         for tracepoint in recording.definitions.at(vaddr):
+            self._agent.evaluations += 1
             if recording.runs and self._counts(vcpu, tracepoint) and recording.hit(vcpu, tracepoint):
                 follows_process = tracepoint.pid != KERNEL_PID and not vcpu.kernel_mode
                 user_cr3 = vcpu.cr3 if follows_process else None
@@ -138,6 +142,7 @@ class TraceSource(StopSource):
             walk.vcpu, walk.rip, walk.count, walk.away = vcpu, cpu.rip, cpu.count, False
             if moved and self._recording.runs:
                 walk.left -= 1
+                self._agent.evaluations += 1
                 self._recording.stepped(vcpu, walk.tracepoint)
                 if not walk.left:
                     self._recording.complete(walk.tracepoint)

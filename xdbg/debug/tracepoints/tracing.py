@@ -39,7 +39,14 @@ class Tracing:
         self._inferiors = inferiors
         self._recording = Recording(inferiors.domain.hv)
         self._read_only = ReadOnlyRanges()
-        self._source = TraceSource(self._recording, inferiors, breakpoints, run_control.following, run_control.sources)
+        self._source = TraceSource(
+            self._recording,
+            inferiors,
+            breakpoints,
+            run_control.following,
+            run_control.sources,
+            run_control.stops.agent,
+        )
 
     def inherit(self, former: "Tracing") -> None:
         """Take over all that there is of a domain that has ended and in whose place this target's was built."""

@@ -2,10 +2,12 @@
 
 from . import (
     files,
+    lldb,
     memory,
     monitor,
     points,
     registers,
+    restart,
     run,
     session,
     threads,
@@ -16,10 +18,12 @@ from . import (
 
 __all__ = [
     "files",
+    "lldb",
     "memory",
     "monitor",
     "points",
     "registers",
+    "restart",
     "run",
     "session",
     "threads",

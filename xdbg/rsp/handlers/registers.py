@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from xdbg.rsp.connection import Connection
 
 
-@packet(b"g", ReadRegisters)
+@packet(b"g", ReadRegisters, observing=True)
 def read_registers(conn: Connection, target: Target, request: ReadRegisters) -> Reply:
     """The register block of the current thread, or of the selected trace frame: ``xx`` for what it does not have."""
     if conn.frame is not None:
@@ -31,7 +31,7 @@ def write_registers(conn: Connection, target: Target, request: WriteRegisters) -
     return Ok()
 
 
-@packet(b"p", ReadRegister)
+@packet(b"p", ReadRegister, observing=True)
 def read_register(conn: Connection, target: Target, request: ReadRegister) -> Reply:
     """One register by number, those outside of the block too."""
     if conn.frame is not None:
