@@ -1,8 +1,8 @@
 """Running without a debugger, for what it has left behind: commands of breakpoints, and a trace.
 
-(``set disconnected-dprintf on``, ``set disconnected-tracing on``.) Nothing stops: where such a breakpoint is reached its
-commands are run, a trace is a source as ever, and the guest goes on. As with a debugger, what the guest computes stays
-the same.
+(``set disconnected-dprintf on``, ``set disconnected-tracing on``.) Nothing stops: where such a breakpoint is reached
+its commands are run, a trace is a source as ever, and the guest goes on. As with a debugger, what the guest computes
+stays the same.
 """
 
 from typing import Final
@@ -15,7 +15,6 @@ from xdbg.xen.vcpu import Vcpu
 from .breakpoint_agent import BreakpointAgent
 from .inferiors import Inferiors
 from .sources import Sources
-
 
 PATIENCE: Final = 1000
 """Agent expressions, and hits of tracepoints, in one slice: a debugger that comes back is seen between slices."""

@@ -238,6 +238,8 @@ class Connection:
         """Another target in place of the one up to now: what the client chose there counts no more."""
         self.target = target
         self.capabilities = table.providers(target)
+        self.frame = None
+        self.trace_pieces = []
         self.resumed = EVERY_THREAD
         self.unlisted = []
         self._thread = None

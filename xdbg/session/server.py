@@ -23,6 +23,7 @@ from typing import Any
 
 from xdbg.debug.target import DebugTarget
 from xdbg.rsp.connection import Connection, Departure, State
+from xdbg.xen.setup import RunEnd
 
 from .console import Terminal
 from .launch import Launched
@@ -154,11 +155,20 @@ class Server:
     # -- the guest
 
     def replace(self, launched: Launched) -> DebugTarget:
-        """The debugger that is there wants the domain anew: this one takes the place of the one up to now."""
+        """The debugger that is there wants the domain anew: this one takes the place of the one up to now.
+
+        What was traced there is traced here, too.
+        """
         self._target.disconnected()
         self._terminal.flush(self._launched.domain)
         self._tell("the domain starts anew")
+        trace = self._target.trace
+        traced = [] if trace is None else list(trace.active)
+        if trace is not None:
+            trace.stop()
         self._stage(launched, self._target)
+        if traced and self._target.trace is not None:
+            self._target.trace.start(traced)
         self._target.connected()
         return self._target
 
