@@ -22,6 +22,7 @@ from xdbg.rsp.tracepoints import (
     TracepointSource,
     TraceVariable,
 )
+from xdbg.xen.setup import RunEnd
 
 Small = Callable[..., "Debugged"]  # type: ignore[name-defined] # noqa: F821 - the class is in conftest
 
@@ -236,8 +237,7 @@ def test_a_trace_goes_on_alone_and_is_kept_for_a_domain_built_anew(small: Small)
     tracing.define_variable(TraceVariable(2, 5, "n"))
     tracing.start_trace()
     debugged.target.disconnected()
-    assert debugged.target.run_alone(100)
-    while debugged.target.run_alone(debugged.count + 10):
+    while debugged.target.run_free(debugged.count + 10) is RunEnd.LIMIT:
         pass
     plain.cont()
     assert debugged.outcome() == plain.outcome()
@@ -264,7 +264,7 @@ def test_a_trace_ends_with_its_client_unless_told_otherwise(small: Small) -> Non
     debugged.target.disconnected()
     assert tracing.trace_status().end is TraceEnd.DISCONNECTED
     assert not debugged.target.run_control.sources
-    debugged.target.run_alone(1_000_000)
+    debugged.target.run_free(1_000_000)
     assert tracing.trace_status().frames == 0
 
 
