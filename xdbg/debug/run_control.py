@@ -178,6 +178,7 @@ class RunControl:
                 continue
             plan = stepping.due(vcpu) if stepping and vcpu.domain is self._domain else None
             stop = self._enter(vcpu, limit) if plan is None else stepping.take(vcpu, plan)
+            self.sources.ran(vcpu)
             if stop is not None:
                 return stop
         return None
@@ -192,9 +193,9 @@ class RunControl:
         if self.stops.holding.on and not skip:
             skip = self.stops.holding.passes((vcpu.cr3, hv.cpu.rip, hv.cpu.gpr[RSP]))
         if skip:
-            self.sources.left()
+            self.sources.left(vcpu)
         count = hv.cpu.count
-        came = hv.enter(vcpu, limit, skip_stop_point=skip)
+        came = hv.enter(vcpu, self.sources.limit(vcpu, limit), skip_stop_point=skip)
         if vcpu.domain is not self._domain:
             self._pass_by(vcpu, came)
             return None
@@ -202,6 +203,7 @@ class RunControl:
             case DeadlineExit():
                 if skip and hv.cpu.count == count:
                     self._skip_here(vcpu)
+                    self.sources.stayed(vcpu)
                 return None
             case StopPointExit(vaddr):
                 return self._reached(vcpu, vaddr)

@@ -12,6 +12,9 @@ A source is asked at three moments, and answers with a stop or with None:
     The guest is about to execute one of the source's own stop points (`Breakpoints.set_internal`). With a breakpoint
     of gdb at the same place both are told, one after the other.
 
+`passing`, `limit` and `ran` are for those that must see each time that a place is come by, or each instruction; they
+stop nothing.
+
 The list holds only those that want to be asked, so that a source that is not in use costs nothing. Order is the order
 of joining, and the first stop wins.
 """
@@ -55,6 +58,20 @@ class StopSource:
         del vcpu, vaddr
         return None
 
+    def passing(self, vcpu: Vcpu, vaddr: Vaddr) -> None:
+        """The vcpu goes past a place by a step, or because it was resumed there; there may be no stop point at all.
+
+        Only if `reached` was not asked there.
+        """
+
+    def limit(self, vcpu: Vcpu, limit: int) -> int:
+        """The instruction count to which the vcpu may run before `ran` is called; `limit` or less."""
+        del vcpu
+        return limit
+
+    def ran(self, vcpu: Vcpu) -> None:
+        """The vcpu has run, and Xen has handled what came of it; it may be that nothing was executed."""
+
     def explain(self) -> Sequence[str]:
         """The last stop that it made, line by line, for people; empty: there is no more to tell than the reply does."""
         return ()
@@ -85,12 +102,15 @@ class Sources:
     def add(self, source: StopSource) -> None:
         """From now on it is asked. Idempotent."""
         if source not in self._members:
-            self._members.append(source)
+            self._members = [*self._members, source]  # the old list may be under way
 
     def remove(self, source: StopSource) -> None:
         """It is asked no more; no error if it was not."""
-        if source in self._members:
-            self._members.remove(source)
+        self._members = [member for member in self._members if member is not source]
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._members)
 
     def prepare(self) -> None:
         """The guest is about to run after a resume."""
@@ -155,9 +175,27 @@ class Sources:
                 return stop
         return None
 
-    def left(self) -> None:
-        """The guest goes on from the stop point where it was."""
+    def left(self, vcpu: Vcpu) -> None:
+        """The vcpu goes on from where it is, past a stop point there."""
+        if self._members and self._arrived != self._here(vcpu):
+            for source in self._members:
+                source.passing(vcpu, Vaddr(self._hv.cpu.rip))
         self._arrived = None
+
+    def stayed(self, vcpu: Vcpu) -> None:
+        """It did not go on after all."""
+        self._arrived = self._here(vcpu)
+
+    def limit(self, vcpu: Vcpu, limit: int) -> int:
+        """To which instruction count the vcpu may run."""
+        for source in self._members:
+            limit = source.limit(vcpu, limit)
+        return limit
+
+    def ran(self, vcpu: Vcpu) -> None:
+        """The vcpu has run."""
+        for source in self._members:
+            source.ran(vcpu)
 
     # -- inside
 

@@ -184,11 +184,11 @@ class Stepping:
                 return self._done(vcpu, plan)
         rip, mode = cpu.rip, vcpu.kernel_mode
         sources = self._sources
-        sources.left()
         came = sources.take_deferred(vcpu)
         if came is not None:
             stop = sources.handle_deferred(vcpu, came)
         else:
+            sources.left(vcpu)
             came = self._hv.step(vcpu)
             if isinstance(came, StepExit):
                 return self._done(vcpu, plan)

@@ -14,6 +14,7 @@ of the components. A protocol beyond those is implemented by a class of its own 
 `files`            what vFile serves
 `catches`          stops at what the hypervisor does
 `monitor`          the commands behind ``monitor``
+`tracing`          tracepoints
 =================  ========================================================
 
 The session calls `connected` and `disconnected` as clients come and go, and `advance` while one of them waits for a
@@ -57,6 +58,7 @@ from .registers import decode, encode, read_one, with_one
 from .run_control import RunControl
 from .thread_events import ThreadEvents
 from .trace_control import TraceControl
+from .tracepoints.tracing import Tracing
 from .watchpoints import Watchpoint, Watchpoints
 
 MAX_WATCHED: Final = 64 << 20
@@ -86,8 +88,9 @@ class DebugTarget:
         """
         self.run_control = RunControl(self.inferiors, self.breakpoints, self.watchpoints, self.observers, self.console)
         self.files = GuestFiles(self.inferiors)
+        self.tracing = Tracing(self.inferiors, self.breakpoints, self.run_control)
         self.agent = self.run_control.stops.agent
-        self._lingering = Lingering(self.inferiors, self.agent)
+        self._lingering = Lingering(self.inferiors, self.agent, self.run_control.sources)
         self.non_stop = NonStop(self.inferiors, self.run_control)
         self.thread_events = ThreadEvents(self.inferiors, self.run_control.stops, self.run_control.sources)
         self._kernel = ProfileKernel(profile)
@@ -111,6 +114,7 @@ class DebugTarget:
             GuestMemoryRegions(self.inferiors),
             ProgramPlaces(self.inferiors),
             OsTables(self.inferiors, self.describer),
+            self.tracing,
         ]
         """What implements the protocols of `rsp.target` that the target does not implement itself."""
         self.trace: TraceControl | None = None
@@ -131,13 +135,19 @@ class DebugTarget:
         self.console.take()
 
     def disconnected(self) -> None:
-        """The client has gone: nothing of it stays behind but commands of breakpoints that it wants to be run on."""
+        """The client has gone: nothing of it stays behind but a trace and commands of breakpoints that are to go on."""
         self.non_stop.forget()
         self.catches.clear()
         self.conditional_watches.clear()
         # In this order: as long as a process is attached, run control has a stop point for its end.
         self.inferiors.only_kernel()
         self.run_control.forget()
+        if self.run_control.sources:
+            self.run_control.prepare()
+
+    def inherit(self, former: "DebugTarget") -> None:
+        """Take over what was traced of a former domain in whose place the domain was built."""
+        self.tracing.inherit(former.tracing)
 
     @property
     def idle(self) -> bool:
@@ -151,7 +161,8 @@ class DebugTarget:
 
     def run_free(self, limit: int) -> RunEnd:
         """Run the guest without a debugger, at most to instruction count `limit`."""
-        return self._lingering.run(limit) if len(self.breakpoints) else self.hv.run(limit)
+        looked_at = len(self.breakpoints) or self.run_control.sources
+        return self._lingering.run(limit) if looked_at else self.hv.run(limit)
 
     def stands_after(self, stop: StopEvent) -> bool:
         """Whether what a stop was told for has not been resumed since."""

@@ -51,6 +51,7 @@ from xdbg.rsp import (
     table,
 )
 from xdbg.rsp.client import ClientFeatures
+from xdbg.rsp.frame_view import FrameView
 from xdbg.rsp.framing import MAX_PAYLOAD, Decoder, Mark, escape, frame, notification
 from xdbg.rsp.packets.transfers import Transfer
 from xdbg.rsp.registers import RIP
@@ -66,8 +67,9 @@ from xdbg.rsp.replies import (
     ThreadExited,
     encode,
 )
-from xdbg.rsp.target import File, Resume, Target, TargetError
+from xdbg.rsp.target import File, Resume, Target, TargetError, Tracepoints
 from xdbg.rsp.threadid import EVERY_THREAD, Thread, ThreadId
+from xdbg.rsp.tracepoints import TraceFrame
 
 C = TypeVar("C")
 
@@ -118,6 +120,8 @@ class Connection:
         self.unlisted: list[Thread] = []
         self.files: dict[int, File] = {}
         self.file_system = 0
+        self.frame: FrameView | None = None
+        self.trace_pieces: list[bytes] = []
         self._thread: Thread | None = None
         self._document: tuple[str, str, bytes] | None = None
         self._events: deque[StopEvent] = deque()
@@ -191,6 +195,12 @@ class Connection:
         """The target or its part that implements a protocol of `target` that the packet table knows; None: neither."""
         return cast("C | None", self.capabilities.get(protocol))
 
+    def select_frame(self, frame: TraceFrame | None) -> None:
+        """Registers and memory are those of a trace frame from now on, or the target's own again."""
+        tracepoints = self.capability(Tracepoints)
+        self.frame = None if frame is None or tracepoints is None else FrameView(self.target, tracepoints, frame)
+        self.capabilities[Target] = self.target if self.frame is None else self.frame
+
     def thread(self, pattern: ThreadId | None = None) -> Thread:
         """The current thread, or the one that a pattern names. TargetError(ESRCH) when there is no such thread."""
         if pattern is not None:
@@ -228,6 +238,8 @@ class Connection:
         """Another target in place of the one up to now: what the client chose there counts no more."""
         self.target = target
         self.capabilities = table.providers(target)
+        self.frame = None
+        self.trace_pieces = []
         self.resumed = EVERY_THREAD
         self.unlisted = []
         self._thread = None

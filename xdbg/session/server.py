@@ -183,16 +183,16 @@ class Server:
         traced = [] if trace is None else list(trace.active)
         if trace is not None:
             trace.stop()
-        self._stage(launched)
+        self._stage(launched, self._target)
         if traced and self._target.trace is not None:
             self._target.trace.start(traced)
         self._target.connected()
         return self._target
 
-    def _start_over(self) -> None:
-        self._stage(self._launch())
+    def _start_over(self, former: DebugTarget | None = None) -> None:
+        self._stage(self._launch(), former)
 
-    def _stage(self, launched: Launched) -> None:
+    def _stage(self, launched: Launched, former: DebugTarget | None) -> None:
         self._gallery.dismiss_all()
         self._launched = launched
         self._target = DebugTarget(launched.hv, launched.domain, launched.profile())
@@ -200,6 +200,8 @@ class Server:
         self._target.trace = ServedTrace(launched, self._target.observers, self._own_stream)
         self._target.core_files = self._core_files
         self._target.clients = self
+        if former is not None:
+            self._target.inherit(former)
         self._phase = _Phase.STOPPED
 
     @property
@@ -268,7 +270,7 @@ class Server:
 
     def _connect(self, channel: Channel) -> None:
         if self._launched.domain.shutdown_code is not None:
-            self._start_over()
+            self._start_over(self._target)
         was_free = self._phase is _Phase.FREE
         self._phase = _Phase.STOPPED
         self._target.connected()
@@ -297,7 +299,7 @@ class Server:
         self._target.disconnected()
         if departure is Departure.KILLED or self._launched.domain.shutdown_code is not None:
             self._tell("the domain starts anew")
-            self._start_over()
+            self._start_over(self._target)
         elif detached:
             self._phase = _Phase.FREE
 

@@ -1,6 +1,20 @@
 """The handlers of all packets, by subject; importing this package fills the packet table."""
 
-from . import files, lldb, memory, monitor, points, registers, restart, run, session, threads, transfers
+from . import (
+    files,
+    lldb,
+    memory,
+    monitor,
+    points,
+    registers,
+    restart,
+    run,
+    session,
+    threads,
+    traceframes,
+    tracepoints,
+    transfers,
+)
 
 __all__ = [
     "files",
@@ -13,5 +27,7 @@ __all__ = [
     "run",
     "session",
     "threads",
+    "traceframes",
+    "tracepoints",
     "transfers",
 ]
