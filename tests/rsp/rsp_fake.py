@@ -274,7 +274,29 @@ class FakeTarget(BareTarget):
         return self.status
 
 
-class ExpressionTarget(FakeTarget):
+class NonStopTarget(FakeTarget):
+    """Threads stop one by one: tests make the stops."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = {}
+        self.thread_events = None
+        self.options = {}
+
+    def set_non_stop(self, on: bool) -> None:
+        self.held = {info.thread: StopReply(Signal.ZERO, info.thread) for info in self.infos} if on else {}
+
+    def stopped(self) -> Sequence[StopEvent]:
+        return list(self.held.values())
+
+    def report_threads(self, on: bool) -> None:
+        self.thread_events = on
+
+    def set_thread_options(self, options: dict[Thread, int]) -> None:
+        self.options = options
+
+
+class ExpressionTarget(NonStopTarget):
     """Takes conditions and commands in agent bytecode too."""
 
     def __init__(self) -> None:

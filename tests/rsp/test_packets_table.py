@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from rsp_client import Client
-from rsp_fake import DATA, KERNEL, STACK, TEXT, BareTarget, ExpressionTarget, FakeTarget
+from rsp_fake import DATA, KERNEL, STACK, TEXT, BareTarget, ExpressionTarget, FakeTarget, NonStopTarget
 
 from xdbg.rsp import registers, table
 from xdbg.rsp.connection import Departure, State
@@ -339,6 +339,7 @@ def test_qsupported_announces_exactly_what_the_target_implements(target: FakeTar
         b"QStartNoAckMode+",
         b"binary-upload+",
         b"vContSupported+",
+        b"no-resumed+",
         b"swbreak+",
         b"hwbreak+",
         b"qXfer:threads:read+",
@@ -348,8 +349,10 @@ def test_qsupported_announces_exactly_what_the_target_implements(target: FakeTar
     }
     offered = set(Client(target, features=None).ask(b"qSupported:single-inf-arg+;multi-wp-addr+").split(b";"))
     assert offered == everything | {b"single-inf-arg+"}
+    one_by_one = everything | {b"QNonStop+", b"QThreadEvents+", b"QThreadOptions=3"}
+    assert set(Client(NonStopTarget()).ask(b"qSupported").split(b";")) == one_by_one
     expressions = {b"ConditionalBreakpoints+", b"BreakpointCommands+"}
-    assert set(Client(ExpressionTarget()).ask(b"qSupported").split(b";")) == everything | expressions
+    assert set(Client(ExpressionTarget()).ask(b"qSupported").split(b";")) == one_by_one | expressions
     assert set(Client(BareTarget()).ask(b"qSupported").split(b";")) == {
         b"PacketSize=40000",
         b"multiprocess+",

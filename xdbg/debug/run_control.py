@@ -57,6 +57,8 @@ class RunControl:
         self.idle = False
         """`advance` came back because nothing can run before there is input."""
         self.last_stop: StopEvent = self.stops.standing()
+        self.is_resumed = False
+        """The threads go on, or would if `advance` were called."""
         self._prepared = False
         self._interrupted = False
         self._reported: Place | None = None
@@ -77,6 +79,7 @@ class RunControl:
         # A step does not look at stop points, and must not leave one behind that is to be passed.
         passes = place == self._reported and not self.sources.leaves_breakpoint
         self._skip = place if passes and self.stepping.due(place[0]) is None else None
+        self.is_resumed = True
         self._prepared = False
         self._interrupted = False
 
@@ -87,6 +90,7 @@ class RunControl:
     def standstill(self) -> None:
         """A session begins: the place where the domain stands has been shown."""
         self.last_stop = self.stops.standing()
+        self.is_resumed = False
         self._reported = self._place()
 
     @property
@@ -113,6 +117,7 @@ class RunControl:
         self._inferiors.stale()
         if stop is not None:
             self.stepping.clear()
+            self.is_resumed = False
             self.last_stop = stop
             self._reported = self._place()
             self._interrupted = False

@@ -106,6 +106,11 @@ class Stepping:
         """Whether any thread is to step."""
         return bool(self._plans)
 
+    @property
+    def has_process(self) -> bool:
+        """Whether any process is to step."""
+        return any(thread.pid != KERNEL_PID for thread in self._plans)
+
     # -- upcalls
 
     def places(self) -> tuple[tuple[Vcpu, int], ...]:

@@ -41,6 +41,7 @@ from xdbg.xen.setup import Hypervisor, RunEnd
 from . import commands  # noqa: F401 - fills the table of monitor commands
 from .breakpoints import Breakpoints
 from .catches import Catches
+from .client_list import ClientList
 from .conditional_watches import ConditionalWatches
 from .console import Console
 from .core_file import CoreFiles
@@ -66,6 +67,9 @@ MAX_WATCHED: Final = 64 << 20
 
 class DebugTarget:
     """What gdb debugs: the kernel and the processes of `domain`."""
+
+    observing = False
+    """Whether its client may only look (`observing`)."""
 
     def __init__(self, hv: Hypervisor, domain: Domain, profile: Profile) -> None:
         assert domain.hv is hv
@@ -117,6 +121,8 @@ class DebugTarget:
         """What ``monitor trace`` turns on and off; the session puts it there."""
         self.core_files: CoreFiles | None = None
         """Where ``monitor dump-core`` writes to; the session puts it there."""
+        self.clients: ClientList | None = None
+        """What ``monitor clients`` lists; the session puts it there."""
 
     # -- the session's side
 
@@ -157,6 +163,12 @@ class DebugTarget:
         """Run the guest without a debugger, at most to instruction count `limit`."""
         looked_at = len(self.breakpoints) or self.run_control.sources
         return self._lingering.run(limit) if looked_at else self.hv.run(limit)
+
+    def stands_after(self, stop: StopEvent) -> bool:
+        """Whether what a stop was told for has not been resumed since."""
+        if self.non_stop.on:
+            return self.non_stop.stands_after(stop)
+        return self.run_control.last_stop is stop and not self.run_control.is_resumed
 
     def advance(self, limit: int) -> StopEvent | None:
         """Run the guest, at most to instruction count `limit`; what gdb must be told, if anything."""
@@ -215,6 +227,7 @@ class DebugTarget:
 
     def write_memory(self, thread: Thread, vaddr: int, data: bytes) -> None:
         """All or nothing."""
+        self.non_stop.check_write(thread, vaddr, len(data))
         space = self.inferiors.space(thread)
         before = space.read(vaddr, 1)
         space.write(vaddr, data)

@@ -189,7 +189,7 @@ class TraceSource(StopSource):
         return tuple(dict.fromkeys(cr3 for cr3 in (process.cr3, process.kernel_cr3) if cr3 is not None))
 
     def _place(self) -> None:
-        """Stop points of our own wherever a tracepoint is to be met; the engine looks at conditions that it can tell."""
+        """Stop points of our own wherever a tracepoint is to be met; the engine looks at conditions if it can."""
         points: list[ConditionalPoint] = []
         for one in self._recording.definitions:
             if one.complete and one.definition.enabled:
