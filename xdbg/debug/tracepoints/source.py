@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from xdbg.abi.frames import Maddr, Vaddr
 from xdbg.debug.address_space import KERNEL_HALF
 from xdbg.debug.breakpoint_agent import BreakpointAgent
-from xdbg.debug.breakpoints import Breakpoints, StopPoint
+from xdbg.debug.breakpoints import Breakpoints, ConditionalPoint
+from xdbg.debug.conditions import Placement, predicate_for
 from xdbg.debug.following import Following
 from xdbg.debug.inferiors import KERNEL_PID, Inferiors
 from xdbg.debug.sources import Sources, StopSource
@@ -188,12 +189,16 @@ class TraceSource(StopSource):
         return tuple(dict.fromkeys(cr3 for cr3 in (process.cr3, process.kernel_cr3) if cr3 is not None))
 
     def _place(self) -> None:
-        """Stop points of our own wherever a tracepoint is to be met."""
-        points: list[StopPoint] = []
+        """Stop points of our own wherever a tracepoint is to be met; the engine looks at conditions if it can."""
+        points: list[ConditionalPoint] = []
         for one in self._recording.definitions:
             if one.complete and one.definition.enabled:
-                points += [(Vaddr(one.vaddr), cr3) for cr3 in self._page_tables(one)]
-        self._breakpoints.set_internal(_PURPOSE, points)
+                conditions = (one.condition,) if one.condition is not None and one.condition.has_result else ()
+                vaddr = Vaddr(one.vaddr)
+                points += [
+                    (vaddr, cr3, predicate_for(conditions, vaddr, Placement(cr3))) for cr3 in self._page_tables(one)
+                ]
+        self._breakpoints.set_internal(_PURPOSE, (), points)
 
     def _page_tables(self, tracepoint: Tracepoint) -> Iterable[Maddr | None]:
         if tracepoint.pid == KERNEL_PID or tracepoint.vaddr >= KERNEL_HALF:
