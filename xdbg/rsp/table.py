@@ -3,20 +3,31 @@
 One row is one `@packet(...)` function in `handlers`. The longest prefix wins. A prefix that ends in a letter of a
 many-letter name (``qC``) is not taken for the beginning of another name (``qCRC``). What no row covers, and what the
 target has no capability for, gets the empty reply: "not supported".
+
+A client that only observes is refused every row that is not marked for it: what a new packet changes can't be
+forgotten.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
-from errno import EINVAL
+from errno import EINVAL, EPERM
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar, Unpack, overload
 
 from xdbg.rsp.client import ClientFeatures
 from xdbg.rsp.framing import MAX_PAYLOAD
 from xdbg.rsp.replies import Empty, Error, Reply
-from xdbg.rsp.target import BreakpointCommands, BreakpointConditions, Breakpoints, Restart, Target, TargetError
+from xdbg.rsp.target import (
+    BreakpointCommands,
+    BreakpointConditions,
+    Breakpoints,
+    Restart,
+    Resume,
+    Target,
+    TargetError,
+)
 
 if TYPE_CHECKING:
     from xdbg.rsp.connection import Connection
@@ -29,21 +40,39 @@ Handler = Callable[[Any, Any, Any], Reply | None]
 Failure = Callable[[int, str], Reply]
 
 NOT_SUPPORTED: Final = Empty()
+OBSERVES_ONLY: Final = "this client only observes: another debugger was here first"
 NOTHING_OFFERED: Final = ClientFeatures()
+
+
+class Options(TypedDict, total=False):
+    """What a row may say beside who answers what.
+
+    `skip`: bytes of the prefix that the request's parser does not see, all by default. `failure`: makes the reply of a
+    TargetError. `feature`: a word for qSupported, given when the target has the capability. `observing`: a client that
+    only observes may send it, because it changes neither the guest nor what the debugger has set; without, such a
+    client is refused. `joined`: arguments follow a name of many letters without a separator.
+    """
+
+    skip: int
+    failure: Failure
+    feature: str
+    observing: bool
+    joined: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """A row. `features` are the words that qSupported gets when the target has `capability`."""
+    """A row. The last five fields are described in `Options`."""
 
     prefix: bytes
-    skip: int
     request: type[Request]
     capability: type
     handler: Handler
-    failure: Failure
-    features: tuple[str, ...]
-    joined: bool
+    skip: int
+    failure: Failure = Error
+    feature: str = ""
+    observing: bool = False
+    joined: bool = False
 
     @property
     def summary(self) -> str:
@@ -56,6 +85,10 @@ class Packet:
             return self.handler(connection, provider, request)
         except TargetError as error:
             return self.failure(error.errno, error.text)
+
+    def refuse(self) -> Reply:
+        """The reply to a client that may not send this."""
+        return self.failure(EPERM, OBSERVES_ONLY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +112,7 @@ _BY_FIRST_BYTE: Final[dict[int, list[Packet]]] = {}
 _CAPABILITY_FEATURES: Final[tuple[tuple[type, str], ...]] = (
     (Breakpoints, "swbreak+"),
     (Breakpoints, "hwbreak+"),
+    (Resume, "no-resumed+"),
     (BreakpointConditions, "ConditionalBreakpoints+"),
     (BreakpointCommands, "BreakpointCommands+"),
 )
@@ -86,51 +120,28 @@ _CAPABILITY_FEATURES: Final[tuple[tuple[type, str], ...]] = (
 
 @overload
 def packet(
-    prefix: bytes,
-    request: type[R],
-    *,
-    skip: int | None = None,
-    failure: Failure = Error,
-    feature: str = "",
-    joined: bool = False,
+    prefix: bytes, request: type[R], **options: Unpack[Options]
 ) -> Callable[[Callable[[Connection, Target, R], A]], Callable[[Connection, Target, R], A]]: ...
 
 
 @overload
 def packet(
-    prefix: bytes,
-    request: type[R],
-    needs: type[C],
-    *,
-    skip: int | None = None,
-    failure: Failure = Error,
-    feature: str = "",
-    joined: bool = False,
+    prefix: bytes, request: type[R], needs: type[C], **options: Unpack[Options]
 ) -> Callable[[Callable[[Connection, C, R], A]], Callable[[Connection, C, R], A]]: ...
 
 
 def packet(
-    prefix: bytes,
-    request: type[Request],
-    needs: type = Target,
-    *,
-    skip: int | None = None,
-    failure: Failure = Error,
-    feature: str = "",
-    joined: bool = False,
+    prefix: bytes, request: type[Request], needs: type = Target, **options: Unpack[Options]
 ) -> Callable[[Handler], Handler]:
-    """Enters a handler in the table.
+    """Enters a handler in the table; see `Options`.
 
     `needs`: the Protocol of `target` that the handler's second parameter has; for any other, the connection has
-    `target` and `capability`. `skip`: bytes of the prefix that the
-    request's parser does not see, all by default. `failure`: makes the reply of a TargetError. `feature`: a word for
-    qSupported. `joined`: arguments follow a name of many letters without a separator.
+    `target` and `capability`.
     """
 
     def enter(handler: Handler) -> Handler:
         assert prefix not in _ROWS, prefix
-        features = (feature,) if feature else ()
-        row = Packet(prefix, len(prefix) if skip is None else skip, request, needs, handler, failure, features, joined)
+        row = Packet(prefix, request, needs, handler, **(Options(skip=len(prefix)) | options))
         _ROWS[prefix] = row
         rows = _BY_FIRST_BYTE.setdefault(prefix[0], [])
         rows.append(row)
@@ -194,14 +205,16 @@ def providers(target: Target) -> dict[type, object]:
     return found
 
 
-def supported_features(available: Container[type], client: ClientFeatures = NOTHING_OFFERED) -> Iterable[str]:
-    """The words of the answer to qSupported, derived from what the target implements."""
+def supported_features(
+    available: Container[type], client: ClientFeatures = NOTHING_OFFERED, *, observing: bool = False
+) -> Iterable[str]:
+    """The words of the answer to qSupported, derived from what the target implements and the client may send."""
     yield f"PacketSize={MAX_PAYLOAD:x}"
     yield "multiprocess+"
     yield "error-message+"
     for row in rows():
-        if row.capability in available:
-            yield from row.features
+        if row.feature and row.capability in available and (row.observing or not observing):
+            yield row.feature
     for capability, feature in _CAPABILITY_FEATURES:
         if capability in available:
             yield feature

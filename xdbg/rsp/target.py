@@ -7,7 +7,8 @@ of.
 
 Rules for implementers:
 
-- Everything is called while the guest stands still, except `Resume.interrupt`.
+- Everything is called while the guest stands still, except `Resume.interrupt`. In non-stop it stands still only for the
+  length of the call.
 - The `thread` that memory and breakpoint methods get says *whose* memory is meant: the address space of that thread's
   process. `threads()` lists only the processes that gdb is attached to; an empty list is legal (all were detached).
 - A failure is `TargetError`, nothing else; it becomes ``E NN``, or ``E.text`` with a gdb that understands it.
@@ -15,9 +16,9 @@ Rules for implementers:
 - Addresses are plain integers below 2**64; lengths are positive and, for reads, at most half a packet.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum, IntEnum
+from enum import Enum, IntEnum, IntFlag
 from errno import EINVAL
 from typing import Protocol, runtime_checkable
 
@@ -197,6 +198,43 @@ class Resume(Protocol):
 
 
 @runtime_checkable
+class NonStop(Protocol):
+    """QNonStop: each thread stops and goes on by itself, and requests are answered while others run.
+
+    `Resume.resume` then resumes those threads among the covered ones that stand still, and stops those that the
+    action ``t`` covers; both are told as events of single threads (signal 0 for ``t``).
+    """
+
+    def set_non_stop(self, on: bool) -> None:
+        """From now on so, or all together again. Nothing runs afterwards."""
+        ...
+
+    def stopped(self) -> Sequence[StopEvent]:
+        """The last stop of each thread that stands still: the answer to ``?``. Signal 0: since before the session."""
+        ...
+
+
+class ThreadOptions(IntFlag):
+    """Which events of a thread are told even though QThreadEvents is off. GDB manual: QThreadOptions."""
+
+    CLONE = 1  #: it made another thread
+    EXIT = 2  #: it ended, and its process goes on
+
+
+@runtime_checkable
+class ThreadEvents(Protocol):
+    """QThreadEvents and QThreadOptions: threads that come and go within a process."""
+
+    def report_threads(self, on: bool) -> None:
+        """Whether new and ended threads of all processes are told."""
+        ...
+
+    def set_thread_options(self, options: Mapping[Thread, ThreadOptions]) -> None:
+        """Replaces the options of these threads. New threads have none."""
+        ...
+
+
+@runtime_checkable
 class Breakpoints(Protocol):
     """Z0, Z1, z0, z1: stop before the instruction at `vaddr` is executed. Both methods are idempotent."""
 
@@ -268,6 +306,36 @@ class Auxv(Protocol):
 
     def auxv(self, thread: Thread) -> bytes:
         """The auxiliary vector of the thread's process: pairs of 64-bit words. TargetError when it has none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class OsTable:
+    """A table of ``info os``: the names of its columns, and rows of as many texts."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class OsTableName:
+    """A table that there is: its name, what it lists, and its title."""
+
+    name: str
+    description: str
+    title: str
+
+
+@runtime_checkable
+class OsData(Protocol):
+    """qXfer:osdata:read."""
+
+    def os_tables(self) -> Sequence[OsTableName]:
+        """All tables, in the order in which they are to be shown."""
+        ...
+
+    def os_table(self, name: str) -> OsTable:
+        """One table, as things are now. TargetError(ENOENT) when there is none of that name."""
         ...
 
 

@@ -2,7 +2,8 @@
 
 The domain stands before its first instruction until the first debugger resumes it. When a debugger
 
-* detaches, the domain runs on without it; the next one to connect stops it;
+* detaches, the domain runs on without it; the next one to connect stops it. What breakpoint commands that it left
+  behind print goes to the server's own stream (stderr);
 * vanishes, the domain stands where it is;
 * kills it, or leaves after it has shut down, a new domain is built in its place, before its first instruction again;
 * starts it anew, it gets such a new domain and stays.
@@ -65,7 +66,7 @@ class Server:
         self._listener = listener
         self._announce = announce
         self._budget = Budget(limits)
-        self._trace_stream = sys.stderr
+        self._own_stream = sys.stderr
         self._channel: Channel | None = None
         self._connection: Connection | None = None
         self._unsent = b""
@@ -178,14 +179,14 @@ class Server:
         self._launched = launched
         self._target = DebugTarget(launched.hv, launched.domain, launched.profile())
         self._target.parts.append(DomainRestart(self, launched, self._target.profile.kernel_path))
-        self._target.trace = ServedTrace(self._launched, self._target.observers, self._trace_stream)
+        self._target.trace = ServedTrace(self._launched, self._target.observers, self._own_stream)
         self._phase = _Phase.STOPPED
 
     @property
     def _runs(self) -> bool:
         """Whether the guest runs, or would if it did not wait for an event."""
         if self._connection is not None:
-            return self._connection.state is State.RUNNING
+            return self._connection.state is State.RUNNING or self._target.runs
         return self._phase is _Phase.FREE
 
     def _advance(self) -> bool:
@@ -193,18 +194,27 @@ class Server:
         hv = self._launched.hv
         connection = self._connection
         if connection is not None:
-            if connection.state is not State.RUNNING:
+            if not self._runs:
                 return False
+            if self._unsent:
+                return False  # more output would pile up
             stop = self._target.advance(self._budget.slice_end(hv.cpu.count, SLICE))
             self._terminal.flush(self._launched.domain)
+            said = self._target.console.take()
+            if said:
+                connection.output(said)
             if stop is None:
+                if said:
+                    self._send()
                 return not self._target.idle
             connection.stop(stop)
             self._send()
-            return self._connection is not None and self._connection.state is State.RUNNING
+            return self._connection is not None and self._runs
         if self._phase is _Phase.FREE:
-            ended = hv.run(self._budget.slice_end(hv.cpu.count, SLICE))
+            ended = self._target.run_free(self._budget.slice_end(hv.cpu.count, SLICE))
             self._terminal.flush(self._launched.domain)
+            if said := self._target.console.take():
+                print(said, end="", file=self._own_stream, flush=True)
             return ended is RunEnd.LIMIT
         return False
 

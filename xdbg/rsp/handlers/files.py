@@ -42,7 +42,7 @@ def _file(conn: Connection, fd: int) -> File:
         raise TargetError(EBADF) from None
 
 
-@packet(b"vFile:setfs:", SetFileSystem, HostIo, failure=_failure)
+@packet(b"vFile:setfs:", SetFileSystem, HostIo, failure=_failure, observing=True)
 def set_file_system(conn: Connection, target: HostIo, request: SetFileSystem) -> Reply:
     """Chooses the process whose view of the files counts; 0 is the target's root."""
     del target
@@ -50,7 +50,7 @@ def set_file_system(conn: Connection, target: HostIo, request: SetFileSystem) ->
     return HostIoResult(0)
 
 
-@packet(b"vFile:open:", OpenFile, HostIo, failure=_failure)
+@packet(b"vFile:open:", OpenFile, HostIo, failure=_failure, observing=True)
 def open_file(conn: Connection, target: HostIo, request: OpenFile) -> Reply:
     """Opens a file for reading."""
     if request.flags:
@@ -63,7 +63,7 @@ def open_file(conn: Connection, target: HostIo, request: OpenFile) -> Reply:
     return HostIoResult(fd)
 
 
-@packet(b"vFile:pread:", PreadFile, HostIo, failure=_failure)
+@packet(b"vFile:pread:", PreadFile, HostIo, failure=_failure, observing=True)
 def pread_file(conn: Connection, target: HostIo, request: PreadFile) -> Reply:
     """Reads a part of an open file; nothing at its end."""
     del target
@@ -72,14 +72,14 @@ def pread_file(conn: Connection, target: HostIo, request: PreadFile) -> Reply:
     return HostIoResult(len(data), data)
 
 
-@packet(b"vFile:fstat:", FileDescriptor, HostIo, failure=_failure)
+@packet(b"vFile:fstat:", FileDescriptor, HostIo, failure=_failure, observing=True)
 def stat_file(conn: Connection, target: HostIo, request: FileDescriptor) -> Reply:
     """Size, mode and times of an open file."""
     del target
     return _stat(_file(conn, request.fd).stat())
 
 
-@packet(b"vFile:stat:", NamedFile, HostIo, failure=_failure)
+@packet(b"vFile:stat:", NamedFile, HostIo, failure=_failure, observing=True)
 def stat_path(conn: Connection, target: HostIo, request: NamedFile) -> Reply:
     """The same of a file by its path; of what it points to, if it is a link."""
     path = request.path
@@ -91,7 +91,7 @@ def stat_path(conn: Connection, target: HostIo, request: NamedFile) -> Reply:
     raise TargetError(ELOOP)
 
 
-@packet(b"vFile:lstat:", NamedFile, HostIo, failure=_failure)
+@packet(b"vFile:lstat:", NamedFile, HostIo, failure=_failure, observing=True)
 def stat_link(conn: Connection, target: HostIo, request: NamedFile) -> Reply:
     """The same of a file by its path; of the link itself, if it is one."""
     link = _link(conn, target, request.path)
@@ -118,7 +118,7 @@ def _stat(stat: FileStat) -> Reply:
     return HostIoResult(len(data), data)
 
 
-@packet(b"vFile:close:", FileDescriptor, HostIo, failure=_failure)
+@packet(b"vFile:close:", FileDescriptor, HostIo, failure=_failure, observing=True)
 def close_file(conn: Connection, target: HostIo, request: FileDescriptor) -> Reply:
     """Ends the use of a descriptor."""
     del target
@@ -127,14 +127,14 @@ def close_file(conn: Connection, target: HostIo, request: FileDescriptor) -> Rep
     return HostIoResult(0)
 
 
-@packet(b"vFile:readlink:", NamedFile, HostIo, failure=_failure)
+@packet(b"vFile:readlink:", NamedFile, HostIo, failure=_failure, observing=True)
 def read_link(conn: Connection, target: HostIo, request: NamedFile) -> Reply:
     """Where a symbolic link points."""
     data = conn.fitting(target.read_link(conn.file_system, request.path).encode(errors="surrogateescape"))
     return HostIoResult(len(data), data)
 
 
-@packet(b"vFile:", Anything, HostIo, failure=_failure)
+@packet(b"vFile:", Anything, HostIo, failure=_failure, observing=True)
 def refuse_file_operation(conn: Connection, target: HostIo, request: Anything) -> Reply:
     """All that would change files is refused with ENOSYS."""
     del conn, target, request

@@ -37,7 +37,7 @@ def _hex(text: str) -> str:
     return hexlify(text.encode(errors="surrogateescape")).decode()
 
 
-@packet(b"qHostInfo", Bare)
+@packet(b"qHostInfo", Bare, observing=True)
 def host_info(conn: Connection, target: Target, request: Bare) -> Reply:
     """What kind of machine this is."""
     del conn, target, request
@@ -45,14 +45,14 @@ def host_info(conn: Connection, target: Target, request: Bare) -> Reply:
     return _row({**machine, "vm-page-size": 4096, "watchpoint_exceptions_received": "after"})
 
 
-@packet(b"qProcessInfo", Bare)
+@packet(b"qProcessInfo", Bare, observing=True)
 def process_info(conn: Connection, target: Target, request: Bare) -> Reply:
     """The current process."""
     del target, request
     return _row({"pid": f"{conn.thread().pid:x}", "triple": _hex(_TRIPLE), "ptrsize": 8, "endian": "little"})
 
 
-@packet(b"qRegisterInfo", RegisterNumber, joined=True)
+@packet(b"qRegisterInfo", RegisterNumber, joined=True, observing=True)
 def describe_register(conn: Connection, target: Target, request: RegisterNumber) -> Reply:
     """One register: name, size, place in the block, number in debug information."""
     del conn, target
@@ -62,7 +62,7 @@ def describe_register(conn: Connection, target: Target, request: RegisterNumber)
     return Text(info)
 
 
-@packet(b"qMemoryRegionInfo:", Place, MemoryRegions)
+@packet(b"qMemoryRegionInfo:", Place, MemoryRegions, observing=True)
 def memory_region(conn: Connection, target: MemoryRegions, request: Place) -> Reply:
     """The mapped region, or the hole, around an address."""
     region = target.memory_region(conn.thread(), request.vaddr)
@@ -74,14 +74,14 @@ def memory_region(conn: Connection, target: MemoryRegions, request: Place) -> Re
     return _row(fields)
 
 
-@packet(b"QThreadSuffixSupported", Bare)
+@packet(b"QThreadSuffixSupported", Bare, observing=True)
 def take_thread_suffix(conn: Connection, target: Target, request: Bare) -> Reply:
     """Packets about registers may name their thread: they always may."""
     del conn, target, request
     return Ok()
 
 
-@packet(b"QListThreadsInStopReply", Bare)
+@packet(b"QListThreadsInStopReply", Bare, observing=True)
 def list_threads_in_stops(conn: Connection, target: Target, request: Bare) -> Reply:
     """Stop replies name all threads from now on, and where they are."""
     del target, request
@@ -89,7 +89,7 @@ def list_threads_in_stops(conn: Connection, target: Target, request: Bare) -> Re
     return Ok()
 
 
-@packet(b"QEnableErrorStrings", Bare)
+@packet(b"QEnableErrorStrings", Bare, observing=True)
 def enable_error_strings(conn: Connection, target: Target, request: Bare) -> Reply:
     """Errors explain themselves from now on."""
     del target, request

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from xdbg.rsp.connection import Connection
 
 
-@packet(b"qExecAndArgs", Bare, Restart)
+@packet(b"qExecAndArgs", Bare, Restart, observing=True)
 def program_and_arguments(conn: Connection, target: Restart, request: Bare) -> Reply:
     """The program that ``run`` starts, and its arguments."""
     del conn, request
