@@ -42,9 +42,11 @@ from .breakpoints import Breakpoints
 from .catches import Catches
 from .conditional_watches import ConditionalWatches
 from .console import Console
+from .core_file import CoreFiles
 from .files import GuestFiles
 from .inferiors import KERNEL_PID, Inferiors
 from .lingering import Lingering
+from .load_addresses import ProgramPlaces
 from .memory_regions import GuestMemoryRegions
 from .monitor import MonitorContext, run_command
 from .non_stop import NonStop
@@ -103,11 +105,14 @@ class DebugTarget:
             self.non_stop,
             self.thread_events,
             GuestMemoryRegions(self.inferiors),
+            ProgramPlaces(self.inferiors),
             OsTables(self.inferiors, self.describer),
         ]
         """What implements the protocols of `rsp.target` that the target does not implement itself."""
         self.trace: TraceControl | None = None
         """What ``monitor trace`` turns on and off; the session puts it there."""
+        self.core_files: CoreFiles | None = None
+        """Where ``monitor dump-core`` writes to; the session puts it there."""
 
     # -- the session's side
 
@@ -124,8 +129,9 @@ class DebugTarget:
         self.non_stop.forget()
         self.catches.clear()
         self.conditional_watches.clear()
-        self.run_control.forget()
+        # In this order: as long as a process is attached, run control has a stop point for its end.
         self.inferiors.only_kernel()
+        self.run_control.forget()
 
     @property
     def idle(self) -> bool:

@@ -23,6 +23,7 @@ from xdbg.rsp.target import (
     BreakpointCommands,
     BreakpointConditions,
     Breakpoints,
+    LoadAddresses,
     Restart,
     Resume,
     Target,
@@ -117,6 +118,9 @@ _CAPABILITY_FEATURES: Final[tuple[tuple[type, str], ...]] = (
     (BreakpointCommands, "BreakpointCommands+"),
 )
 
+_OPTIONAL: Final[tuple[type, ...]] = (LoadAddresses,)
+"""Capabilities that packets use if they are there, and do without if not."""
+
 
 @overload
 def packet(
@@ -195,7 +199,9 @@ def rows() -> tuple[Packet, ...]:
 
 def providers(target: Target) -> dict[type, object]:
     """Which object implements each protocol of the table: the target itself, or else the first of its parts."""
-    wanted = [*(row.capability for row in rows()), *(capability for capability, _ in _CAPABILITY_FEATURES)]
+    wanted = [row.capability for row in rows()]
+    wanted += [capability for capability, _ in _CAPABILITY_FEATURES]
+    wanted += _OPTIONAL
     found: dict[type, object] = {}
     for capability in dict.fromkeys(wanted):
         for part in (target, *target.parts):

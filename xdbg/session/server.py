@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from enum import Enum
+from pathlib import Path
 from select import select
 from types import FrameType
 from typing import Any
@@ -26,6 +27,7 @@ from xdbg.rsp.connection import Connection, Departure, State
 from xdbg.xen.setup import RunEnd
 
 from .console import Terminal
+from .core_files import CoreFiles
 from .launch import Launched
 from .limits import Budget, Limits
 from .listener import Channel, Listener
@@ -49,7 +51,10 @@ class _Phase(Enum):
 
 
 class Server:
-    """Serves what `launch` builds at `listener`, or to the one debugger behind `channel`."""
+    """Serves what `launch` builds at `listener`, or to the one debugger behind `channel`.
+
+    `dump_directory`: where debuggers may have cores written; the working directory if it is None.
+    """
 
     def __init__(
         self,
@@ -60,6 +65,7 @@ class Server:
         channel: Channel | None = None,
         announce: Callable[[str], None] | None = None,
         limits: Limits = NO_LIMITS,
+        dump_directory: Path | None = None,
     ) -> None:
         self._launch = launch
         self._terminal = terminal
@@ -67,6 +73,7 @@ class Server:
         self._announce = announce
         self._budget = Budget(limits)
         self._own_stream = sys.stderr
+        self._core_files = CoreFiles(dump_directory if dump_directory is not None else Path())
         self._channel: Channel | None = None
         self._connection: Connection | None = None
         self._unsent = b""
@@ -180,6 +187,7 @@ class Server:
         self._target = DebugTarget(launched.hv, launched.domain, launched.profile())
         self._target.parts.append(DomainRestart(self, launched, self._target.profile.kernel_path))
         self._target.trace = ServedTrace(self._launched, self._target.observers, self._own_stream)
+        self._target.core_files = self._core_files
         self._phase = _Phase.STOPPED
 
     @property
