@@ -89,9 +89,9 @@ class DebugTarget:
 
     def disconnected(self) -> None:
         """The client has gone: nothing of it stays behind."""
+        self.inferiors.only_kernel()
         self.non_stop.forget()
         self.run_control.forget()
-        self.inferiors.only_kernel()
 
     @property
     def idle(self) -> bool:
