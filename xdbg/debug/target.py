@@ -136,11 +136,11 @@ class DebugTarget:
 
     def disconnected(self) -> None:
         """The client has gone: nothing of it stays behind but a trace and commands of breakpoints that are to go on."""
+        # First of all: as long as a process is attached, run control has a stop point for its end.
+        self.inferiors.only_kernel()
         self.non_stop.forget()
         self.catches.clear()
         self.conditional_watches.clear()
-        # In this order: as long as a process is attached, run control has a stop point for its end.
-        self.inferiors.only_kernel()
         self.run_control.forget()
         if self.run_control.sources:
             self.run_control.prepare()
