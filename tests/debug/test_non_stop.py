@@ -392,7 +392,7 @@ def test_back_to_all_stop_and_the_end_of_the_session(separate: Tasks) -> None:
     separate.go(KERNEL)
     counter = separate.attach("counter")
     separate.guest.brk("task_sleep", counter)
-    separate.stop(counter, SwBreak)
+    separate.stop(counter)
     assert target.domain.vcpus[0].paused or not target.non_stop.runs
     target.non_stop.set_non_stop(False)
     assert not target.domain.vcpus[0].paused

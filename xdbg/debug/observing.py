@@ -184,7 +184,7 @@ class ObservingTarget(DebugTarget):
             for pid in self.inferiors.pids():
                 self.inferiors.detach(pid)
                 return SignalledReply(Signal.ABRT, pid) if code in CRASHES else ExitReply(code & 0xFF, pid)
-        for pid, status in self.inferiors.refresh():
-            self.inferiors.detach(pid)
-            return ExitReply(status & 0xFF, pid)
+        for process in self.inferiors.refresh():
+            self.inferiors.detach(process.pid)
+            return ExitReply((process.exit_status or 0) & 0xFF, process.pid)
         return None

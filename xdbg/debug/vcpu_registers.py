@@ -51,6 +51,11 @@ def rsp_of(vcpu: Vcpu) -> int:
     return vcpu.domain.hv.cpu.gpr[RSP] if vcpu.context is None else vcpu.context.gpr["rsp"]
 
 
+def gpr_of(vcpu: Vcpu) -> tuple[int, ...]:
+    """Its general registers, in the machine's order."""
+    return tuple(vcpu.domain.hv.cpu.gpr) if vcpu.context is None else read_vcpu(vcpu).gpr
+
+
 def expedited_of_vcpu(vcpu: Vcpu) -> dict[int, bytes]:
     """What a stop reply sends along."""
     if vcpu.context is None:

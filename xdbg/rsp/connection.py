@@ -245,6 +245,10 @@ class Connection:
         self._thread = None
         self._document = None
 
+    def forget_document(self) -> None:
+        """The document that is being read may have changed."""
+        self._document = None
+
     def show_stop(self, event: StopEvent) -> StopEvent:
         """Notes that the client is told of a stop: it takes the thread named there for the current one."""
         self._thread = event.thread if isinstance(event, StopReply) else None

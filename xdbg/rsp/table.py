@@ -24,6 +24,7 @@ from xdbg.rsp.target import (
     BreakpointConditions,
     Breakpoints,
     LoadAddresses,
+    ProcessEvents,
     Restart,
     Resume,
     Target,
@@ -116,6 +117,8 @@ _CAPABILITY_FEATURES: Final[tuple[tuple[type, str], ...]] = (
     (Resume, "no-resumed+"),
     (BreakpointConditions, "ConditionalBreakpoints+"),
     (BreakpointCommands, "BreakpointCommands+"),
+    (ProcessEvents, "fork-events+"),
+    (ProcessEvents, "exec-events+"),
 )
 
 _OPTIONAL: Final[tuple[type, ...]] = (LoadAddresses,)
