@@ -42,8 +42,9 @@ def command(
 ) -> None:
     """Serve the domain of KERNEL to gdb, stopped before its first instruction.
 
-    When gdb has gone it can come again; gdb -x "$(xdbg gdb-commands)" has the xen commands in it. Ctrl-C ends the
-    server. With stdio, the console goes to stderr.
+    When gdb has gone it can come again. While one debugs, further ones may connect to observe: they read all and change
+    nothing. gdb -x "$(xdbg gdb-commands)" has the xen commands in it. Ctrl-C ends the server. With stdio, the console
+    goes to stderr.
     """
     try:
         where = parse_address(address)

@@ -121,7 +121,7 @@ class Server:
             self._budget.check(self._launched.hv.cpu.count)
             if not again and self._spin():
                 continue
-            watched: list[Any] = [self._wake_read, self._listener, until]
+            watched: list[Any] = [self._wake_read, until]
             full: list[Any] = []
             for client in self._clients:
                 # A client that does not take its answers is asked for no more requests.
@@ -131,6 +131,7 @@ class Server:
                     watched.append(client)
             if self._runs:
                 watched.append(self._terminal.input_fd)
+            watched.append(self._listener)  # last: who comes makes us read what others have sent
             timeouts = [self._budget.seconds_left(), self._gallery.seconds_left()]
             timeout = 0 if again else min((one for one in timeouts if one is not None), default=None)
             ready, writable, _ = select([one for one in watched if one is not None], full, [], timeout)
