@@ -32,7 +32,8 @@ class ObservingTarget(DebugTarget):
     def __init__(self, debugged: DebugTarget) -> None:
         super().__init__(debugged.hv, debugged.domain, debugged.profile)
         self.clients = debugged.clients
-        self.parts.remove(self.tracing)  # a trace is the debugger's, and gdb makes do without
+        self.parts[self.parts.index(self.tracing)] = debugged.tracing
+        self.tracing = debugged.tracing
         self._debugged = debugged
         self._one_by_one = False
         self._waiting: dict[Thread, None] = {}
