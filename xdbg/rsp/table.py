@@ -147,7 +147,7 @@ def _understand(payload: bytes) -> Understood | None:
         return Understood(row, None, row.failure(EINVAL, str(error)))
 
 
-_understand_short: Final = lru_cache(maxsize=1024)(_understand)
+_understand_short: Final = lru_cache(maxsize=8192)(_understand)
 
 
 def find(payload: bytes) -> Packet | None:
