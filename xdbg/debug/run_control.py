@@ -79,6 +79,12 @@ class RunControl:
         self.last_stop = self.stops.standing()
         self._reported = self._place()
 
+    @property
+    def vcpu(self) -> Vcpu:
+        """The domain's vcpu that has the CPU, or the first."""
+        current = self._hv.current
+        return current if current is not None and current.domain is self._domain else self._domain.vcpus[0]
+
     def forget(self) -> None:
         """The debugger has gone: nothing of its own is left in the CPU, or here."""
         self.stepping.clear()
@@ -103,27 +109,42 @@ class RunControl:
         return stop
 
     def _run(self, limit: int) -> StopEvent | None:
-        hv, cpu = self._hv, self._hv.cpu
-        stepping = self.stepping
-        first = not self._prepared
-        if first:
+        if not self._prepared:
             self._prepared = True
-            self.sources.prepare()
-            self.following.prepare()
+            self.prepare()
         if self.following.has_ended and (ended := self.following.ended()) is not None:
             return ended
         if self._interrupted:
-            return self.stops.interrupted(self._vcpu())
-        if first and not self.stops.covers_any():
+            return self.stops.interrupted(self.vcpu)
+        if not self.stops.covers_any():
             return NoResumed()
-        while True:
-            if self._has_shut_down():
-                return self.stops.domain_ended(self._vcpu())
-            before = stepping.places() if stepping else ()
+        stop = self.run_slice(limit)
+        if stop is None and self._has_shut_down():
+            return self.stops.domain_ended(self.vcpu)
+        return stop
+
+    def prepare(self) -> None:
+        """The guest is about to run after a resume, or after a debugger may have changed something."""
+        self.sources.prepare()
+        self.following.prepare()
+
+    def run_slice(self, limit: int) -> StopEvent | None:
+        """Let the domain run to instruction count `limit`, to a stop, or to its end; or until nothing can run (`idle`).
+
+        Time that passes while a vcpu spins counts as if instructions had been executed.
+        """
+        hv, cpu = self._hv, self._hv.cpu
+        stepping, holding = self.stepping, self.stops.holding
+        spun, end_ns = False, hv.now() + limit - cpu.count
+        if self.following.has_ended and (ended := self.following.ended()) is not None:
+            return ended
+        while not self._has_shut_down():
+            # A step of a vcpu that has spun begins in the handler that ends this, not behind it.
+            before = stepping.places() if stepping and not spun else ()
             vcpu = hv.schedule()
             if vcpu is None:
                 if self._has_shut_down():
-                    continue
+                    break
                 self.idle = True
                 return None
             if before:
@@ -133,10 +154,17 @@ class RunControl:
                 return stop
             if cpu.count >= limit:
                 return None
+            spun = holding.on and vcpu.domain is self._domain and holding.spins(vcpu)
+            if spun:
+                self.idle = not hv.spin(vcpu)
+                if self.idle or hv.now() >= end_ns:
+                    return None
+                continue
             plan = stepping.due(vcpu) if stepping and vcpu.domain is self._domain else None
             stop = self._enter(vcpu, limit) if plan is None else stepping.take(vcpu, plan)
             if stop is not None:
                 return stop
+        return None
 
     def _enter(self, vcpu: Vcpu, limit: int) -> StopEvent | None:
         """Let the guest run to its next exit."""
@@ -145,6 +173,8 @@ class RunControl:
         if deferred is not None:
             return self.sources.handle_deferred(vcpu, deferred)
         skip = self._takes_skip(vcpu) if self._skip is not None else False
+        if self.stops.holding.on and not skip:
+            skip = self.stops.holding.passes((vcpu.cr3, hv.cpu.rip, hv.cpu.gpr[RSP]))
         if skip:
             self.sources.left()
         count = hv.cpu.count
@@ -190,13 +220,8 @@ class RunControl:
 
     # -- places
 
-    def _vcpu(self) -> Vcpu:
-        """The domain's vcpu that has the CPU, or the first."""
-        current = self._hv.current
-        return current if current is not None and current.domain is self._domain else self._domain.vcpus[0]
-
     def _place(self) -> Place:
-        vcpu = self._vcpu()
+        vcpu = self.vcpu
         return vcpu, rip_of(vcpu), rsp_of(vcpu)
 
     def _takes_skip(self, vcpu: Vcpu) -> bool:

@@ -75,8 +75,24 @@ class Stepping:
         self._plans.clear()
         for thread in self._stops.covered():
             action = action_for(actions, thread)
-            if action is not None and action.kind in (ResumeKind.STEP, ResumeKind.RANGE_STEP):
-                self._plans[thread] = StepPlan(thread, action.start, action.end)
+            if action is not None:
+                self.plan_thread(thread, action)
+
+    def plan_thread(self, thread: Thread, action: ResumeAction) -> None:
+        """One thread that stood still goes on: by a step if the action is one."""
+        if action.kind in (ResumeKind.STEP, ResumeKind.RANGE_STEP):
+            self._plans[thread] = StepPlan(thread, action.start, action.end)
+
+    def drop(self, thread: Thread) -> None:
+        """One thread stands still: it has no step to do any more."""
+        plan = self._plans.pop(thread, None)
+        if plan is not None and plan.returns_to is not None:
+            self._install()
+
+    def forget_process(self, pid: int) -> None:
+        """A process has left: none of its threads has a step to do."""
+        for thread in [thread for thread in self._plans if thread.pid == pid]:
+            self.drop(thread)
 
     def clear(self) -> None:
         """Drop all steps."""

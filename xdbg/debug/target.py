@@ -8,6 +8,8 @@ of the components. A protocol beyond those is implemented by a class of its own 
 `breakpoints`      Z0, Z1
 `watchpoints`      Z2, Z3, Z4
 `run_control`      vCont, Ctrl-C, and what stops the guest (`stops`)
+`non_stop`         the same when threads stop one by one
+`thread_events`    threads that come and go
 `files`            what vFile serves
 `monitor`          the commands behind ``monitor``
 =================  ========================================================
@@ -38,9 +40,11 @@ from .breakpoints import Breakpoints
 from .files import GuestFiles
 from .inferiors import KERNEL_PID, Inferiors
 from .monitor import MonitorContext, run_command
+from .non_stop import NonStop
 from .observers import Observers
 from .registers import decode, encode, read_one, with_one
 from .run_control import RunControl
+from .thread_events import ThreadEvents
 from .trace_control import TraceControl
 from .watchpoints import Watchpoint, Watchpoints
 
@@ -63,7 +67,9 @@ class DebugTarget:
         self.watchpoints = Watchpoints()
         self.run_control = RunControl(self.inferiors, self.breakpoints, self.watchpoints, self.observers)
         self.files = GuestFiles(self.inferiors)
-        self.parts: list[object] = []
+        self.non_stop = NonStop(self.inferiors, self.run_control)
+        self.thread_events = ThreadEvents(self.inferiors, self.run_control.stops, self.run_control.sources)
+        self.parts: list[object] = [self.non_stop, self.thread_events]
         """What implements the protocols of `rsp.target` that the target does not implement itself."""
         self.trace: TraceControl | None = None
         """What ``monitor trace`` turns on and off; the session puts it there."""
@@ -77,6 +83,7 @@ class DebugTarget:
 
     def disconnected(self) -> None:
         """The client has gone: nothing of it stays behind."""
+        self.non_stop.forget()
         self.run_control.forget()
         self.inferiors.only_kernel()
 
@@ -85,9 +92,17 @@ class DebugTarget:
         """The last `advance` came back because nothing can run before there is console input."""
         return self.run_control.idle
 
+    @property
+    def runs(self) -> bool:
+        """In non-stop: whether `advance` has something to do."""
+        return self.non_stop.on and self.non_stop.runs
+
     def advance(self, limit: int) -> StopEvent | None:
         """Run the guest, at most to instruction count `limit`; what gdb must be told, if anything."""
-        return self.run_control.advance(limit)
+        stop = self.non_stop.advance(limit) if self.non_stop.on else self.run_control.advance(limit)
+        if stop is not None:
+            self.thread_events.told(stop)
+        return stop
 
     # -- Target
 
@@ -148,11 +163,11 @@ class DebugTarget:
 
     def resume(self, actions: Sequence[ResumeAction]) -> None:
         """Only noted; `advance` runs."""
-        self.run_control.resume(actions)
+        (self.non_stop if self.non_stop.on else self.run_control).resume(actions)
 
     def interrupt(self) -> None:
         """The next `advance` stops at once."""
-        self.run_control.interrupt()
+        (self.non_stop if self.non_stop.on else self.run_control).interrupt()
 
     # -- Breakpoints, Watchpoints
 
@@ -238,6 +253,7 @@ class DebugTarget:
         self.breakpoints.forget(pid)
         self.watchpoints.forget(pid)
         self.inferiors.detach(pid)
+        self.non_stop.detached(pid)
         self.run_control.following.withdraw()
 
     def kill(self, pid: int) -> None:

@@ -79,7 +79,31 @@ class HistoryEnd:
     begin: bool
 
 
-StopReason = SwBreak | HwBreak | WatchHit | Forked | VforkDone | Execed | LibrariesChanged | SyscallStop | HistoryEnd
+@dataclass(frozen=True, slots=True)
+class Created:
+    """The thread is new, and stands before its first instruction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cloned:
+    """The thread made another one, `child`, which stands before its first instruction."""
+
+    child: Thread
+
+
+StopReason = (
+    SwBreak
+    | HwBreak
+    | WatchHit
+    | Forked
+    | VforkDone
+    | Execed
+    | LibrariesChanged
+    | SyscallStop
+    | HistoryEnd
+    | Created
+    | Cloned
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +138,19 @@ class SignalledReply:
 
 
 @dataclass(frozen=True, slots=True)
+class ThreadExited:
+    """``w``: a thread ended with a status, and its process goes on."""
+
+    status: int
+    thread: Thread
+
+
+@dataclass(frozen=True, slots=True)
 class NoResumed:
     """``N``: no thread is left that runs, although none has stopped. TRAP in place of it for a client without N."""
 
 
-StopEvent = StopReply | ExitReply | SignalledReply | NoResumed
+StopEvent = StopReply | ExitReply | SignalledReply | ThreadExited | NoResumed
 """What a target stands still for."""
 
 
@@ -258,6 +290,8 @@ def encode(reply: Reply, client: ClientFeatures) -> bytes:
             return b"W%02x" % (status & 0xFF) + _process(pid, client)
         case SignalledReply(signal, pid):
             return b"X%02x" % (signal & 0xFF) + _process(pid, client)
+        case ThreadExited(status, thread):
+            return b"w%02x;%s" % (status & 0xFF, thread.encode(multiprocess=client.multiprocess))
         case NoResumed():
             return b"N" if client.no_resumed else b"S05"
 
@@ -309,3 +343,7 @@ def _encode_reason(reason: StopReason, client: ClientFeatures) -> bytes:
             return b"%s:%x;" % (b"syscall_entry" if entry else b"syscall_return", number)
         case HistoryEnd(begin):
             return b"replaylog:%s;" % (b"begin" if begin else b"end")
+        case Created():
+            return b"create:;"
+        case Cloned(child):
+            return b"clone:%s;" % child.encode(multiprocess=client.multiprocess)

@@ -3,19 +3,22 @@
 One row is one `@packet(...)` function in `handlers`. The longest prefix wins. A prefix that ends in a letter of a
 many-letter name (``qC``) is not taken for the beginning of another name (``qCRC``). What no row covers, and what the
 target has no capability for, gets the empty reply: "not supported".
+
+A client that only observes is refused every row that is not marked for it: what a new packet changes can't be
+forgotten.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
-from errno import EINVAL
+from errno import EINVAL, EPERM
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from xdbg.rsp.framing import MAX_PAYLOAD
 from xdbg.rsp.replies import Empty, Error, Reply
-from xdbg.rsp.target import BreakpointCommands, BreakpointConditions, Breakpoints, Target, TargetError
+from xdbg.rsp.target import BreakpointCommands, BreakpointConditions, Breakpoints, Resume, Target, TargetError
 
 if TYPE_CHECKING:
     from xdbg.rsp.connection import Connection
@@ -28,6 +31,7 @@ Handler = Callable[[Any, Any, Any], Reply | None]
 Failure = Callable[[int, str], Reply]
 
 NOT_SUPPORTED: Final = Empty()
+OBSERVES_ONLY: Final = "this client only observes: another debugger was here first"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,7 @@ class Packet:
     handler: Handler
     failure: Failure
     features: tuple[str, ...]
+    observing: bool
 
     @property
     def summary(self) -> str:
@@ -53,6 +58,10 @@ class Packet:
             return self.handler(connection, provider, request)
         except TargetError as error:
             return self.failure(error.errno, error.text)
+
+    def refuse(self) -> Reply:
+        """The reply to a client that may not send this."""
+        return self.failure(EPERM, OBSERVES_ONLY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +85,7 @@ _BY_FIRST_BYTE: Final[dict[int, list[Packet]]] = {}
 _CAPABILITY_FEATURES: Final[tuple[tuple[type, str], ...]] = (
     (Breakpoints, "swbreak+"),
     (Breakpoints, "hwbreak+"),
+    (Resume, "no-resumed+"),
     (BreakpointConditions, "ConditionalBreakpoints+"),
     (BreakpointCommands, "BreakpointCommands+"),
 )
@@ -83,7 +93,13 @@ _CAPABILITY_FEATURES: Final[tuple[tuple[type, str], ...]] = (
 
 @overload
 def packet(
-    prefix: bytes, request: type[R], *, skip: int | None = None, failure: Failure = Error, feature: str = ""
+    prefix: bytes,
+    request: type[R],
+    *,
+    skip: int | None = None,
+    failure: Failure = Error,
+    feature: str = "",
+    observing: bool = False,
 ) -> Callable[[Callable[[Connection, Target, R], A]], Callable[[Connection, Target, R], A]]: ...
 
 
@@ -96,6 +112,7 @@ def packet(
     skip: int | None = None,
     failure: Failure = Error,
     feature: str = "",
+    observing: bool = False,
 ) -> Callable[[Callable[[Connection, C, R], A]], Callable[[Connection, C, R], A]]: ...
 
 
@@ -107,19 +124,23 @@ def packet(
     skip: int | None = None,
     failure: Failure = Error,
     feature: str = "",
+    observing: bool = False,
 ) -> Callable[[Handler], Handler]:
     """Enters a handler in the table.
 
     `needs`: the Protocol of `target` that the handler's second parameter has; for any other, the connection has
     `target` and `capability`. `skip`: bytes of the prefix that the
     request's parser does not see, all by default. `failure`: makes the reply of a TargetError. `feature`: a word for
-    qSupported.
+    qSupported. `observing`: a client that only observes may send it, because it changes neither the guest nor what
+    the debugger has set; without, such a client is refused.
     """
 
     def enter(handler: Handler) -> Handler:
         assert prefix not in _ROWS, prefix
         features = (feature,) if feature else ()
-        row = Packet(prefix, len(prefix) if skip is None else skip, request, needs, handler, failure, features)
+        row = Packet(
+            prefix, len(prefix) if skip is None else skip, request, needs, handler, failure, features, observing
+        )
         _ROWS[prefix] = row
         rows = _BY_FIRST_BYTE.setdefault(prefix[0], [])
         rows.append(row)
@@ -181,13 +202,13 @@ def providers(target: Target) -> dict[type, object]:
     return found
 
 
-def supported_features(available: Container[type]) -> Iterable[str]:
-    """The words of the answer to qSupported, derived from what the target implements."""
+def supported_features(available: Container[type], *, observing: bool = False) -> Iterable[str]:
+    """The words of the answer to qSupported, derived from what the target implements and the client may send."""
     yield f"PacketSize={MAX_PAYLOAD:x}"
     yield "multiprocess+"
     yield "error-message+"
     for row in rows():
-        if row.capability in available:
+        if row.capability in available and (row.observing or not observing):
             yield from row.features
     for capability, feature in _CAPABILITY_FEATURES:
         if capability in available:

@@ -7,7 +7,8 @@ of.
 
 Rules for implementers:
 
-- Everything is called while the guest stands still, except `Resume.interrupt`.
+- Everything is called while the guest stands still, except `Resume.interrupt`. In non-stop it stands still only for the
+  length of the call.
 - The `thread` that memory and breakpoint methods get says *whose* memory is meant: the address space of that thread's
   process. `threads()` lists only the processes that gdb is attached to; an empty list is legal (all were detached).
 - A failure is `TargetError`, nothing else; it becomes ``E NN``, or ``E.text`` with a gdb that understands it.
@@ -15,9 +16,9 @@ Rules for implementers:
 - Addresses are plain integers below 2**64; lengths are positive and, for reads, at most half a packet.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum, IntEnum
+from enum import Enum, IntEnum, IntFlag
 from errno import EINVAL
 from typing import Protocol, runtime_checkable
 
@@ -183,6 +184,43 @@ class Resume(Protocol):
 
     def interrupt(self) -> None:
         """Ctrl-C: the guest shall stop soon with `Signal.INT`. Called while it runs; must be quick."""
+        ...
+
+
+@runtime_checkable
+class NonStop(Protocol):
+    """QNonStop: each thread stops and goes on by itself, and requests are answered while others run.
+
+    `Resume.resume` then resumes those threads among the covered ones that stand still, and stops those that the
+    action ``t`` covers; both are told as events of single threads (signal 0 for ``t``).
+    """
+
+    def set_non_stop(self, on: bool) -> None:
+        """From now on so, or all together again. Nothing runs afterwards."""
+        ...
+
+    def stopped(self) -> Sequence[StopEvent]:
+        """The last stop of each thread that stands still: the answer to ``?``. Signal 0: since before the session."""
+        ...
+
+
+class ThreadOptions(IntFlag):
+    """Which events of a thread are told even though QThreadEvents is off. GDB manual: QThreadOptions."""
+
+    CLONE = 1  #: it made another thread
+    EXIT = 2  #: it ended, and its process goes on
+
+
+@runtime_checkable
+class ThreadEvents(Protocol):
+    """QThreadEvents and QThreadOptions: threads that come and go within a process."""
+
+    def report_threads(self, on: bool) -> None:
+        """Whether new and ended threads of all processes are told."""
+        ...
+
+    def set_thread_options(self, options: Mapping[Thread, ThreadOptions]) -> None:
+        """Replaces the options of these threads. New threads have none."""
         ...
 
 

@@ -157,7 +157,7 @@ class Server:
     def _runs(self) -> bool:
         """Whether the guest runs, or would if it did not wait for an event."""
         if self._connection is not None:
-            return self._connection.state is State.RUNNING
+            return self._connection.state is State.RUNNING or self._target.runs
         return self._phase is _Phase.FREE
 
     def _advance(self) -> bool:
@@ -165,7 +165,7 @@ class Server:
         hv = self._launched.hv
         connection = self._connection
         if connection is not None:
-            if connection.state is not State.RUNNING:
+            if not self._runs:
                 return False
             stop = self._target.advance(self._budget.slice_end(hv.cpu.count, SLICE))
             self._terminal.flush(self._launched.domain)
@@ -173,7 +173,7 @@ class Server:
                 return not self._target.idle
             connection.stop(stop)
             self._send()
-            return self._connection is not None and self._connection.state is State.RUNNING
+            return self._connection is not None and self._runs
         if self._phase is _Phase.FREE:
             ended = hv.run(self._budget.slice_end(hv.cpu.count, SLICE))
             self._terminal.flush(self._launched.domain)

@@ -40,7 +40,7 @@ def _file(conn: Connection, fd: int) -> File:
         raise TargetError(EBADF) from None
 
 
-@packet(b"vFile:setfs:", SetFileSystem, HostIo, failure=_failure)
+@packet(b"vFile:setfs:", SetFileSystem, HostIo, failure=_failure, observing=True)
 def set_file_system(conn: Connection, target: HostIo, request: SetFileSystem) -> Reply:
     """Chooses the process whose view of the files counts; 0 is the target's root."""
     del target
@@ -48,7 +48,7 @@ def set_file_system(conn: Connection, target: HostIo, request: SetFileSystem) ->
     return HostIoResult(0)
 
 
-@packet(b"vFile:open:", OpenFile, HostIo, failure=_failure)
+@packet(b"vFile:open:", OpenFile, HostIo, failure=_failure, observing=True)
 def open_file(conn: Connection, target: HostIo, request: OpenFile) -> Reply:
     """Opens a file for reading."""
     if request.flags:
@@ -61,7 +61,7 @@ def open_file(conn: Connection, target: HostIo, request: OpenFile) -> Reply:
     return HostIoResult(fd)
 
 
-@packet(b"vFile:pread:", PreadFile, HostIo, failure=_failure)
+@packet(b"vFile:pread:", PreadFile, HostIo, failure=_failure, observing=True)
 def pread_file(conn: Connection, target: HostIo, request: PreadFile) -> Reply:
     """Reads a part of an open file; nothing at its end."""
     del target
@@ -70,7 +70,7 @@ def pread_file(conn: Connection, target: HostIo, request: PreadFile) -> Reply:
     return HostIoResult(len(data), data)
 
 
-@packet(b"vFile:fstat:", FileDescriptor, HostIo, failure=_failure)
+@packet(b"vFile:fstat:", FileDescriptor, HostIo, failure=_failure, observing=True)
 def stat_file(conn: Connection, target: HostIo, request: FileDescriptor) -> Reply:
     """Size, mode and times of an open file."""
     del target
@@ -82,7 +82,7 @@ def stat_file(conn: Connection, target: HostIo, request: FileDescriptor) -> Repl
     return HostIoResult(len(data), data)
 
 
-@packet(b"vFile:close:", FileDescriptor, HostIo, failure=_failure)
+@packet(b"vFile:close:", FileDescriptor, HostIo, failure=_failure, observing=True)
 def close_file(conn: Connection, target: HostIo, request: FileDescriptor) -> Reply:
     """Ends the use of a descriptor."""
     del target
@@ -91,14 +91,14 @@ def close_file(conn: Connection, target: HostIo, request: FileDescriptor) -> Rep
     return HostIoResult(0)
 
 
-@packet(b"vFile:readlink:", ReadLink, HostIo, failure=_failure)
+@packet(b"vFile:readlink:", ReadLink, HostIo, failure=_failure, observing=True)
 def read_link(conn: Connection, target: HostIo, request: ReadLink) -> Reply:
     """Where a symbolic link points."""
     data = conn.fitting(target.read_link(conn.file_system, request.path).encode(errors="surrogateescape"))
     return HostIoResult(len(data), data)
 
 
-@packet(b"vFile:", Anything, HostIo, failure=_failure)
+@packet(b"vFile:", Anything, HostIo, failure=_failure, observing=True)
 def refuse_file_operation(conn: Connection, target: HostIo, request: Anything) -> Reply:
     """All that would change files is refused with ENOSYS."""
     del conn, target, request

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from xdbg.rsp.connection import Connection
 
 
-@packet(b"g", ReadRegisters)
+@packet(b"g", ReadRegisters, observing=True)
 def read_registers(conn: Connection, target: Target, request: ReadRegisters) -> Reply:
     """The register block of the current thread."""
     return HexData(target.read_registers(conn.thread(request.pattern)))
@@ -29,7 +29,7 @@ def write_registers(conn: Connection, target: Target, request: WriteRegisters) -
     return Ok()
 
 
-@packet(b"p", ReadRegister)
+@packet(b"p", ReadRegister, observing=True)
 def read_register(conn: Connection, target: Target, request: ReadRegister) -> Reply:
     """One register by number, those outside of the block too."""
     return HexData(target.read_register(conn.thread(request.pattern), request.regnum))

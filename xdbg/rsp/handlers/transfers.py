@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from xdbg.rsp.connection import Connection
 
 
-@packet(b"qXfer:features:read:", Transfer, Description, feature="qXfer:features:read+")
+@packet(b"qXfer:features:read:", Transfer, Description, feature="qXfer:features:read+", observing=True)
 def read_description(conn: Connection, target: Description, request: Transfer) -> Reply:
     """The target description: architecture and registers."""
     return conn.transfer("features", request, lambda: target.target_xml(request.annex))
 
 
-@packet(b"qXfer:exec-file:read:", Transfer, ExecFile, feature="qXfer:exec-file:read+")
+@packet(b"qXfer:exec-file:read:", Transfer, ExecFile, feature="qXfer:exec-file:read+", observing=True)
 def read_exec_file(conn: Connection, target: ExecFile, request: Transfer) -> Reply:
     """The path of the program that a process runs; the client reads it by vFile."""
     try:
@@ -34,7 +34,7 @@ def read_exec_file(conn: Connection, target: ExecFile, request: Transfer) -> Rep
     return conn.transfer("exec-file", request, lambda: target.exec_file(pid).encode(errors="surrogateescape"))
 
 
-@packet(b"qXfer:auxv:read:", Transfer, Auxv, feature="qXfer:auxv:read+")
+@packet(b"qXfer:auxv:read:", Transfer, Auxv, feature="qXfer:auxv:read+", observing=True)
 def read_auxv(conn: Connection, target: Auxv, request: Transfer) -> Reply:
     """The auxiliary vector of the current thread's process: where its program was loaded."""
     thread = conn.thread()

@@ -43,6 +43,20 @@ class Supported:
 
 
 @dataclass(frozen=True, slots=True)
+class Switch:
+    """A packet that turns something on (1) or off (0): QNonStop, QThreadEvents."""
+
+    on: bool
+
+    @classmethod
+    def parse(cls, arguments: bytes) -> Self:
+        """One digit."""
+        if arguments not in (b"0", b"1"):
+            raise ValueError("0 or 1 is wanted")
+        return cls(arguments == b"1")
+
+
+@dataclass(frozen=True, slots=True)
 class Process:
     """A packet that names one process: vAttach, vKill."""
 
