@@ -50,7 +50,7 @@ from xdbg.rsp import (
     table,
 )
 from xdbg.rsp.client import ClientFeatures
-from xdbg.rsp.framing import MAX_PAYLOAD, Decoder, Mark, escape, frame, notification
+from xdbg.rsp.framing import MAX_PAYLOAD, Decoder, Mark, escaped_size, frame, notification, only_packet
 from xdbg.rsp.packets.transfers import Transfer
 from xdbg.rsp.replies import (
     BinaryData,
@@ -141,6 +141,12 @@ class Connection:
         if self.throttled and len(self._decoder) + len(data) > WAITING_LIMIT:
             self._depart(Departure.FLOODED)
             return
+        if self.state is State.IDLE and not self.throttled and not self._waiting and not len(self._decoder):
+            payload = only_packet(data)
+            if payload is not None:
+                self._acknowledge(b"+")
+                self._answer(payload)
+                return
         self._decoder.feed(data)
         self._advance()
 
@@ -279,9 +285,16 @@ class Connection:
 
     def fitting(self, data: bytes) -> bytes:
         """As much of the beginning of `data` as fits in one reply when escaped."""
-        while len(data) > self.reply_limit // 2 and len(escape(data)) > self.reply_limit:
-            data = data[: len(data) * 3 // 4]
-        return data
+        if len(data) <= self.reply_limit // 2 or escaped_size(data) <= self.reply_limit:
+            return data
+        low, high = self.reply_limit // 2, min(len(data), self.reply_limit)
+        while low < high:
+            middle = (low + high + 1) // 2
+            if escaped_size(memoryview(data)[:middle].tobytes()) <= self.reply_limit:
+                low = middle
+            else:
+                high = middle - 1
+        return data[:low]
 
     # Inside.
 
