@@ -21,6 +21,8 @@ from xdbg.rsp.signals import Signal
 from xdbg.rsp.target import (
     BreakpointKind,
     FileStat,
+    MemoryRegion,
+    Program,
     ResumeAction,
     ResumeKind,
     TargetError,
@@ -132,6 +134,7 @@ class FakeTarget(BareTarget):
         self.interrupts = 0
         self.killed = []
         self.resumed = 0
+        self.arguments = "quiet"
 
     def resume(self, actions: Sequence[ResumeAction]) -> None:
         if any(action.signal == Signal.KILL for action in actions):
@@ -174,7 +177,9 @@ class FakeTarget(BareTarget):
         return FakeFile(b"}#$* %d" % pid)
 
     def read_link(self, pid: int, path: str) -> str:
-        return f"/link/{pid}{path}"
+        if path == "/proc/version":
+            raise TargetError(errno.EINVAL)
+        return "/proc/version" if path == "/link" else f"/link/{pid}{path}"
 
     def monitor(self, thread: Thread, command: str) -> Iterator[str]:
         yield f"{command} on {thread.pid if thread else None}\n"
@@ -200,6 +205,22 @@ class FakeTarget(BareTarget):
     def kill(self, pid: int) -> None:
         self.detach(pid)
         self.killed.append(pid)
+
+    @property
+    def program(self) -> Program:
+        return Program(KERNEL, "/boot/fake", self.arguments)
+
+    def restart(self, path: str, arguments: str | None) -> "FakeTarget":
+        if path not in {"", "/boot/fake"}:
+            raise TargetError(errno.ENOENT, "only the kernel")
+        new = type(self)()
+        new.arguments = self.arguments if arguments is None else arguments
+        return new
+
+    def memory_region(self, thread: Thread, vaddr: int) -> MemoryRegion:
+        start = vaddr & -PAGE
+        mapped = start in self.pages
+        return MemoryRegion(start, PAGE, "rwx" if mapped else None, f"of {thread.tid}" if mapped else "")
 
     def run(self, limit: int = 10000) -> StopEvent:
         """Executes what the last `resume` asked for; returns the stop."""

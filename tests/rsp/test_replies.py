@@ -1,5 +1,6 @@
 """Every reply as payload, for gdb's features and for a client that offered none."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -84,3 +85,24 @@ def stop(*reasons: StopReason, **more: Any) -> StopReply:
 def test_a_reply_is_these_bytes(reply: Reply, gdb: bytes, none: bytes) -> None:
     assert encode(reply, GDB) == gdb
     assert encode(reply, NONE) == none
+
+
+def test_all_watched_places_are_told_only_to_a_client_that_takes_several() -> None:
+    reply = stop(WatchHit(2, 0x10), WatchHit(4, 0x20), LibrariesChanged())
+    several = ClientFeatures.parse(b"multi-wp-addr+")
+    assert encode(reply, several) == b"T05watch:10;awatch:20;library:;thread:43;"
+    assert encode(reply, NONE) == b"T05watch:10;library:;thread:43;"
+
+
+def test_a_stop_names_all_threads_and_where_they_are_if_that_is_known() -> None:
+    other = Thread(0x41, 0x44)
+    assert encode(stop(threads=((THREAD, 0x10), (other, 0x20))), GDB) == (
+        b"T05thread:p41.43;threads:p41.43,p41.44;thread-pcs:10,20;"
+    )
+    assert encode(stop(threads=((THREAD, 0x10), (other, None))), GDB) == b"T05thread:p41.43;threads:p41.43,p41.44;"
+
+
+def test_lldb_gets_the_text_of_an_error_behind_its_number() -> None:
+    lldb = replace(NONE, error_strings=True)
+    assert encode(Error(14, "no page"), lldb) == b"E14;" + b"no page".hex().encode()
+    assert encode(Error(14), lldb) == b"E14"

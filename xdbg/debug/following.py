@@ -69,6 +69,8 @@ class Following:
         """What attached processes are ending with: their kernel may not keep it until they are looked at."""
         self._has_handled = False
         """The guest has been in its kernel since the processes were looked at."""
+        self.stored_by_xen = False
+        """The last hit of a watch point was a store of Xen's own."""
         self._planted: set[int] = set()
         """Machine addresses of int3 instructions that the debugger itself wrote."""
 
@@ -87,11 +89,11 @@ class Following:
         """Bring the CPU's stop points in line; `moved`: page tables have changed."""
         place = self._inferiors.profile.exit_function if self._inferiors.has_processes else None
         self._breakpoints.set_internal("exits", () if place is None else ((place, None),))
-        self._breakpoints.install(self._hv.cpu.stop_points, self._inferiors.tables_of, moved=moved)
+        self._breakpoints.install(self._hv.cpu.stop_points, self._inferiors.placements, moved=moved)
 
     def forget(self) -> None:
-        """The debugger has gone."""
-        self._breakpoints.clear()
+        """The debugger has gone; what it wants to be run on stays behind."""
+        self._breakpoints.leave()
         self._watchpoints.clear()
         self._planted.clear()
         self._ended.clear()
@@ -102,6 +104,10 @@ class Following:
         """Inferiors or their points have gone: take them out of the CPU at once."""
         self.install_breakpoints(moved=True)
         self._follow()
+
+    def is_planted(self, maddr: int | None) -> bool:
+        """Whether the debugger itself wrote an int3 there."""
+        return maddr in self._planted
 
     def wrote_memory(self, space: AddressSpace, vaddr: int, data: bytes, before: bytes) -> None:
         """The debugger wrote memory where `before` was. A lone int3 is a breakpoint of a client without Z packets."""
@@ -141,11 +147,13 @@ class Following:
             stop = self._stops.watch(vcpu, self._watchpoints.hits_of_store(maddr, length))
             if stop is not None:
                 self._stores.take()
+                self.stored_by_xen = True
                 return stop
         return None
 
     def watched(self, vcpu: Vcpu, came: WatchExit) -> StopReply | None:
         """A stop if the guest's access to watched memory is the business of an inferior."""
+        self.stored_by_xen = False
         return self._stops.watch(vcpu, self._watchpoints.hits(came.watches, came.maddr, came.size))
 
     def own_int3(self, vcpu: Vcpu, came: Exit) -> StopReply | None:

@@ -12,6 +12,7 @@ point that is nobody's business is passed in the same way.
 
 from collections.abc import Sequence
 from errno import ESRCH
+from typing import Final
 
 from xdbg.abi.frames import Vaddr
 from xdbg.machine.exits import DeadlineExit, Exit, StopPointExit, WatchExit
@@ -21,6 +22,7 @@ from xdbg.rsp.target import ResumeAction, TargetError
 from xdbg.xen.vcpu import Vcpu
 
 from .breakpoints import Breakpoints
+from .console import Console
 from .following import Following
 from .inferiors import Inferiors
 from .observers import Observers
@@ -30,17 +32,25 @@ from .stops import Stops
 from .vcpu_registers import rip_of, rsp_of
 from .watchpoints import Watchpoints
 
+PATIENCE: Final = 1000
+"""Agent expressions that may be evaluated in one slice: Ctrl-C is seen between slices."""
+
 
 class RunControl:
     """The run state of one domain, as its debugger wants it."""
 
     def __init__(
-        self, inferiors: Inferiors, breakpoints: Breakpoints, watchpoints: Watchpoints, observers: Observers
+        self,
+        inferiors: Inferiors,
+        breakpoints: Breakpoints,
+        watchpoints: Watchpoints,
+        observers: Observers,
+        console: Console,
     ) -> None:
         self._domain = inferiors.domain
         self._hv = inferiors.domain.hv
         self._inferiors = inferiors
-        self.stops = Stops(inferiors, breakpoints)
+        self.stops = Stops(inferiors, breakpoints, console)
         self.following = Following(inferiors, breakpoints, watchpoints, self.stops, observers)
         self.sources = Sources(self.following, breakpoints)
         self.stepping = Stepping(inferiors, breakpoints, self.stops, self.following, self.sources)
@@ -134,7 +144,8 @@ class RunControl:
         Time that passes while a vcpu spins counts as if instructions had been executed.
         """
         hv, cpu = self._hv, self._hv.cpu
-        stepping, holding = self.stepping, self.stops.holding
+        stepping, holding, agent = self.stepping, self.stops.holding, self.stops.agent
+        enough = agent.evaluations + PATIENCE
         spun, end_ns = False, hv.now() + limit - cpu.count
         if self.following.has_ended and (ended := self.following.ended()) is not None:
             return ended
@@ -152,7 +163,7 @@ class RunControl:
             stop: StopEvent | None = self.following.stored(vcpu)
             if stop is not None:
                 return stop
-            if cpu.count >= limit:
+            if cpu.count >= limit or agent.console.full or agent.evaluations > enough:
                 return None
             spun = holding.on and vcpu.domain is self._domain and holding.spins(vcpu)
             if spun:

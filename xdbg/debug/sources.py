@@ -16,6 +16,7 @@ The list holds only those that want to be asked, so that a source that is not in
 of joining, and the first stop wins.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from xdbg.abi.frames import Vaddr
@@ -54,6 +55,10 @@ class StopSource:
         del vcpu, vaddr
         return None
 
+    def explain(self) -> Sequence[str]:
+        """The last stop that it made, line by line, for people; empty: there is no more to tell than the reply does."""
+        return ()
+
     def clear(self) -> None:
         """The debugger has gone: nothing that it wanted counts any more."""
 
@@ -66,6 +71,8 @@ class Sources:
         self._following = following
         self._breakpoints = breakpoints
         self._members: list[StopSource] = []
+        self._explained: tuple[StopEvent, tuple[str, ...]] | None = None
+        """The last stop that a source made, and what it says about it."""
         self._passes: Place | None = None
         """Where a source has stopped before the instruction: it goes past the next time."""
         self._arrived: Place | None = None
@@ -94,8 +101,12 @@ class Sources:
         """The debugger has gone."""
         for source in list(self._members):
             source.clear()
-        self._passes = self._arrived = self._deferred = None
+        self._passes = self._arrived = self._deferred = self._explained = None
         self.leaves_breakpoint = False
+
+    def explanation(self, stop: StopEvent) -> Sequence[str]:
+        """What the source says that has made this stop; empty: none has."""
+        return self._explained[1] if self._explained is not None and self._explained[0] is stop else ()
 
     # -- exits
 
@@ -135,6 +146,7 @@ class Sources:
         for source in self._members:
             stop = source.reached(vcpu, vaddr)
             if stop is not None:
+                self._explained = stop, tuple(source.explain())
                 self.leaves_breakpoint = bool(self._breakpoints.pids_at(vaddr))
                 return stop
         return None
@@ -147,13 +159,15 @@ class Sources:
 
     def _xen(self, vcpu: Vcpu, came: Exit) -> StopEvent | None:
         stop = self._following.handle(vcpu, came)
-        for source in self._members:
+        for source in tuple(self._members):
             told = source.after(vcpu, came)
-            stop = stop or told
+            if stop is None and told is not None:
+                stop = told
+                self._explained = stop, tuple(source.explain())
         return stop
 
     def _before(self, vcpu: Vcpu, came: Exit) -> StopEvent | None:
-        cpu, length = self._hv.cpu, _length(came)
+        cpu, length = self._hv.cpu, exit_length(came)
         behind = cpu.rip
         if length:
             cpu.rip = Vaddr(behind - length)
@@ -165,6 +179,7 @@ class Sources:
             for source in self._members:
                 stop = source.before(vcpu, came)
                 if stop is not None:
+                    self._explained = stop, tuple(source.explain())
                     if _is_trap(came):
                         self._deferred = (here, came)
                     else:
@@ -180,7 +195,7 @@ class Sources:
         return vcpu, cpu.rip, cpu.gpr[RSP]
 
 
-def _length(came: Exit) -> int:
+def exit_length(came: Exit) -> int:
     """How far rip is behind the beginning of the instruction that made an exit, if that can be executed again."""
     match came:
         case SyscallExit():

@@ -216,8 +216,10 @@ class Stepping:
     def _done(self, vcpu: Vcpu, plan: StepPlan) -> StopReply | None:
         """The instruction is done: the step too, unless it is a range step that is still in its range."""
         rip = self._hv.cpu.rip
+        # A breakpoint where the step has led to is reached by that; its commands are run.
+        reached = self._stops.breakpoint(vcpu, rip) if self._breakpoints.pids_at(rip) else None
         if plan.start <= rip < plan.end:
-            return self._stops.breakpoint(vcpu, rip) if self._breakpoints.pids_at(rip) else None
+            return reached
         return self._stops.step_done(plan.thread, vcpu)
 
 

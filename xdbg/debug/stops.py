@@ -26,7 +26,9 @@ from xdbg.rsp.target import ResumeAction, ResumeKind, action_for
 from xdbg.rsp.threadid import Thread
 from xdbg.xen.vcpu import Vcpu
 
+from .breakpoint_agent import BreakpointAgent
 from .breakpoints import Breakpoints
+from .console import Console
 from .holding import Holding
 from .inferiors import KERNEL_PID, Inferiors
 
@@ -37,11 +39,12 @@ CRASHES: Final = frozenset({Shutdown.CRASH, Shutdown.WATCHDOG})
 class Stops:
     """Turns what happened into stop events, for the threads that the last resume covered."""
 
-    def __init__(self, inferiors: Inferiors, breakpoints: Breakpoints) -> None:
+    def __init__(self, inferiors: Inferiors, breakpoints: Breakpoints, console: Console) -> None:
         self._inferiors = inferiors
         self._breakpoints = breakpoints
         self.holding = Holding(inferiors)
         """Which threads stand still in non-stop."""
+        self.agent = BreakpointAgent(inferiors, breakpoints, console)
         self._actions: Sequence[ResumeAction] = ()
         self._crash_told = False
         self._crashed: Thread | None = None
@@ -63,6 +66,11 @@ class Stops:
         action = action_for(self._actions, thread)
         return action is not None and action.kind is not ResumeKind.STOP
 
+    def steps(self, thread: Thread) -> bool:
+        """Whether the actions have a thread step."""
+        action = action_for(self._actions, thread)
+        return action is not None and action.kind in (ResumeKind.STEP, ResumeKind.RANGE_STEP)
+
     def covered(self) -> list[Thread]:
         """All threads whose stops are told."""
         return [
@@ -80,20 +88,31 @@ class Stops:
     # -- what happened
 
     def breakpoint(self, vcpu: Vcpu, vaddr: int) -> StopReply | None:
-        """The vcpu is about to execute a stop point. None if it is nobody's who is covered."""
+        """The vcpu is about to execute a stop point. None if it is nobody's who is covered and wants to stop.
+
+        Commands that belong to it are run.
+        """
+        stop: StopReply | None = None
         for pid in self._in_order(vcpu, self._breakpoints.pids_at(vaddr)):
             thread = self.thread_behind(vcpu, pid)
-            if thread is not None:
-                return self.reply(Signal.TRAP, thread, vcpu, (self._breakpoints.reason(pid, vaddr),))
-        return None
+            reason = None if thread is None else self.agent.hit(vcpu, thread, vaddr)
+            if thread is not None and reason is not None and stop is None:
+                # A process for which the kernel is at work shows where it was in user mode, and gdb would take that
+                # for a breakpoint which it has just removed.
+                is_there = self._inferiors.rip(thread) == vaddr
+                stop = self.reply(Signal.TRAP, thread, vcpu, (reason,) if is_there else ())
+        return stop
 
     def watch(self, vcpu: Vcpu, hits: Sequence[tuple[int, WatchHit]]) -> StopReply | None:
         """Watched bytes were touched by the vcpu, or by Xen on its way. None if it is nobody's who is covered."""
         for pid in self._in_order(vcpu, dict.fromkeys(pid for pid, _ in hits)):
             thread = self.thread_behind(vcpu, pid)
             if thread is not None:
-                hit = next(hit for owner, hit in hits if owner == pid)
-                return self.reply(Signal.TRAP, thread, vcpu, (hit,))
+                by_place: dict[int, WatchHit] = {}
+                for owner, hit in hits:
+                    if owner == pid:
+                        by_place.setdefault(hit.vaddr, hit)
+                return self.reply(Signal.TRAP, thread, vcpu, tuple(by_place.values()))
         return None
 
     def step_done(self, thread: Thread, vcpu: Vcpu) -> StopReply:

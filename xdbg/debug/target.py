@@ -6,11 +6,13 @@ of the components. A protocol beyond those is implemented by a class of its own 
 =================  ========================================================
 `inferiors`        who there is; registers and memory of each
 `breakpoints`      Z0, Z1
+`agent`            their conditions and commands
 `watchpoints`      Z2, Z3, Z4
 `run_control`      vCont, Ctrl-C, and what stops the guest (`stops`)
 `non_stop`         the same when threads stop one by one
 `thread_events`    threads that come and go
 `files`            what vFile serves
+`catches`          stops at what the hypervisor does
 `monitor`          the commands behind ``monitor``
 =================  ========================================================
 
@@ -20,11 +22,9 @@ stop.
 
 from collections.abc import Iterable, Sequence
 from errno import E2BIG, EINVAL, ENOENT, EPERM
-from functools import cached_property
 from typing import Final
 
 from xdbg.abi.sched import Shutdown
-from xdbg.guestos.elf_file import ElfError
 from xdbg.guestos.profile import Profile
 from xdbg.guestos.symbols import SymbolTable
 from xdbg.rsp.registers import G_REGISTERS, G_SIZE, RIP, description
@@ -32,16 +32,23 @@ from xdbg.rsp.replies import StopEvent, StopReply
 from xdbg.rsp.signals import Signal
 from xdbg.rsp.target import BreakpointKind, File, ResumeAction, TargetError, ThreadInfo, WatchKind
 from xdbg.rsp.threadid import Thread
+from xdbg.trace.describing import Describer
+from xdbg.trace.symbols import ProfileKernel, ProfileProcesses
 from xdbg.xen.domain import Domain
-from xdbg.xen.setup import Hypervisor
+from xdbg.xen.setup import Hypervisor, RunEnd
 
 from . import commands  # noqa: F401 - fills the table of monitor commands
 from .breakpoints import Breakpoints
+from .catches import Catches
+from .console import Console
 from .files import GuestFiles
 from .inferiors import KERNEL_PID, Inferiors
+from .lingering import Lingering
+from .memory_regions import GuestMemoryRegions
 from .monitor import MonitorContext, run_command
 from .non_stop import NonStop
 from .observers import Observers
+from .os_tables import OsTables
 from .registers import decode, encode, read_one, with_one
 from .run_control import RunControl
 from .thread_events import ThreadEvents
@@ -65,11 +72,30 @@ class DebugTarget:
         self.inferiors = Inferiors(domain, profile)
         self.breakpoints = Breakpoints(KERNEL_PID)
         self.watchpoints = Watchpoints()
-        self.run_control = RunControl(self.inferiors, self.breakpoints, self.watchpoints, self.observers)
+        self.console = Console()
+        """Text for the client's console: to be taken after each `advance`, before a stop is told.
+
+        After `run_free` it is for the people at the server.
+        """
+        self.run_control = RunControl(self.inferiors, self.breakpoints, self.watchpoints, self.observers, self.console)
         self.files = GuestFiles(self.inferiors)
+        self.agent = self.run_control.stops.agent
+        self._lingering = Lingering(self.inferiors, self.agent)
         self.non_stop = NonStop(self.inferiors, self.run_control)
         self.thread_events = ThreadEvents(self.inferiors, self.run_control.stops, self.run_control.sources)
-        self.parts: list[object] = [self.non_stop, self.thread_events]
+        self._kernel = ProfileKernel(profile)
+        self.describer = Describer(self._kernel, ProfileProcesses(profile))
+        """Puts events and addresses into words."""
+        self.catches = Catches(
+            self.inferiors, self.breakpoints, self.run_control, self.observers, self.describer, self.console
+        )
+        self.parts: list[object] = [
+            self.agent,
+            self.non_stop,
+            self.thread_events,
+            GuestMemoryRegions(self.inferiors),
+            OsTables(self.inferiors, self.describer),
+        ]
         """What implements the protocols of `rsp.target` that the target does not implement itself."""
         self.trace: TraceControl | None = None
         """What ``monitor trace`` turns on and off; the session puts it there."""
@@ -79,11 +105,15 @@ class DebugTarget:
     def connected(self) -> None:
         """A client has come: it finds the kernel attached, and the domain standing where it is."""
         self.inferiors.only_kernel()
+        self.breakpoints.clear()
+        self.run_control.following.withdraw()
         self.run_control.standstill()
+        self.console.take()
 
     def disconnected(self) -> None:
-        """The client has gone: nothing of it stays behind."""
+        """The client has gone: nothing of it stays behind but commands of breakpoints that it wants to be run on."""
         self.non_stop.forget()
+        self.catches.clear()
         self.run_control.forget()
         self.inferiors.only_kernel()
 
@@ -96,6 +126,10 @@ class DebugTarget:
     def runs(self) -> bool:
         """In non-stop: whether `advance` has something to do."""
         return self.non_stop.on and self.non_stop.runs
+
+    def run_free(self, limit: int) -> RunEnd:
+        """Run the guest without a debugger, at most to instruction count `limit`."""
+        return self._lingering.run(limit) if len(self.breakpoints) else self.hv.run(limit)
 
     def advance(self, limit: int) -> StopEvent | None:
         """Run the guest, at most to instruction count `limit`; what gdb must be told, if anything."""
@@ -230,13 +264,10 @@ class DebugTarget:
         """One line of ``monitor``."""
         return run_command(MonitorContext(self, thread), command)
 
-    @cached_property
+    @property
     def kernel_symbols(self) -> SymbolTable:
         """The kernel's names, for monitor commands; none if its file has no symbols."""
-        try:
-            return SymbolTable.from_elf(self.profile.file(self.profile.kernel_path) or b"")
-        except ElfError:
-            return SymbolTable(())
+        return self._kernel.table
 
     # -- Processes
 

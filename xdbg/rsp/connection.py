@@ -41,6 +41,7 @@ the session can look after others in between.
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from enum import Enum
 from errno import E2BIG, ESRCH
 from typing import Final, TypeVar, cast
@@ -52,6 +53,7 @@ from xdbg.rsp import (
 from xdbg.rsp.client import ClientFeatures
 from xdbg.rsp.framing import MAX_PAYLOAD, Decoder, Mark, escaped_size, frame, notification, only_packet
 from xdbg.rsp.packets.transfers import Transfer
+from xdbg.rsp.registers import RIP
 from xdbg.rsp.replies import (
     BinaryData,
     Error,
@@ -228,10 +230,22 @@ class Connection:
             event for place, event in enumerate(self._events) if place == 0 or _subject(event)[0] != pid
         )
 
+    def debug(self, target: Target) -> None:
+        """Another target in place of the one up to now: what the client chose there counts no more."""
+        self.target = target
+        self.capabilities = table.providers(target)
+        self.resumed = EVERY_THREAD
+        self.unlisted = []
+        self._thread = None
+        self._document = None
+
     def show_stop(self, event: StopEvent) -> StopEvent:
         """Notes that the client is told of a stop: it takes the thread named there for the current one."""
         self._thread = event.thread if isinstance(event, StopReply) else None
         self._document = None
+        if self.client.threads_in_stop_reply and isinstance(event, StopReply):
+            threads = [info.thread for info in self.target.threads()]
+            return replace(event, threads=tuple((thread, self._place(thread)) for thread in threads))
         return event
 
     def run(self, *, stepping: bool) -> None:
@@ -297,6 +311,12 @@ class Connection:
         return data[:low]
 
     # Inside.
+
+    def _place(self, thread: Thread) -> int | None:
+        try:
+            return int.from_bytes(self.target.read_register(thread, RIP), "little")
+        except TargetError:
+            return None
 
     def _resolve(self, pattern: ThreadId) -> Thread:
         exact = pattern.exact()

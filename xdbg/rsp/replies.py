@@ -10,7 +10,7 @@ the guest) has no reason and is a plain signal.
 """
 
 from binascii import hexlify
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from errno import ENAMETOOLONG, ENOSYS
@@ -119,6 +119,8 @@ class StopReply:
     reasons: tuple[StopReason, ...] = ()
     registers: Mapping[int, bytes] = field(default_factory=dict)
     core: int | None = None
+    threads: tuple[tuple[Thread, int | None], ...] = ()
+    """All threads and where each is (None: not known), for a client that wants to hear of them at each stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,7 +302,10 @@ def _encode_error(errno: int, text: str, client: ClientFeatures) -> bytes:
     if text and client.error_message:
         printable = "".join(c if c.isprintable() and c not in "#$}*" else "?" for c in text)
         return b"E." + printable.encode(errors="replace")
-    return b"E%02d" % (errno if 0 < errno < 100 else 99)
+    number = b"E%02d" % (errno if 0 < errno < 100 else 99)
+    if text and client.error_strings:
+        return number + b";" + hexlify(text.encode(errors="replace"))
+    return number
 
 
 def _process(pid: int | None, client: ClientFeatures) -> bytes:
@@ -309,14 +314,27 @@ def _process(pid: int | None, client: ClientFeatures) -> bytes:
 
 def _encode_stop(reply: StopReply, client: ClientFeatures) -> bytes:
     parts = [b"T%02x" % (reply.signal & 0xFF)]
-    for reason in reply.reasons:
+    for reason in _told(reply.reasons, client):
         parts.append(_encode_reason(reason, client))
     for number, value in reply.registers.items():
         parts.append(b"%x:%s;" % (number, hexlify(value)))
     parts.append(b"thread:%s;" % reply.thread.encode(multiprocess=client.multiprocess))
     if reply.core is not None:
         parts.append(b"core:%x;" % reply.core)
+    if reply.threads:
+        parts.append(b"threads:%s;" % b",".join(t.encode(multiprocess=client.multiprocess) for t, _ in reply.threads))
+        places = [b"%x" % rip for _, rip in reply.threads if rip is not None]
+        if len(places) == len(reply.threads):
+            parts.append(b"thread-pcs:%s;" % b",".join(places))
     return b"".join(parts)
+
+
+def _told(reasons: tuple[StopReason, ...], client: ClientFeatures) -> Iterable[StopReason]:
+    """Of several watch points that were hit at once only the first, for a client that does not take more."""
+    if len(reasons) < 2 or client.multi_wp_addr:
+        return reasons
+    rest = [reason for reason in reasons[1:] if not isinstance(reason, WatchHit)]
+    return [reasons[0], *rest] if isinstance(reasons[0], WatchHit) else reasons
 
 
 def _encode_reason(reason: StopReason, client: ClientFeatures) -> bytes:

@@ -106,6 +106,16 @@ class FileStat:
     mtime: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class MemoryRegion:
+    """[start, start + size) of an address space. `rights` of the letters rwx, None where nothing is mapped."""
+
+    start: int
+    size: int
+    rights: str | None = None
+    name: str = ""
+
+
 class File(Protocol):
     """An open file that gdb reads."""
 
@@ -299,6 +309,36 @@ class Auxv(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class OsTable:
+    """A table of ``info os``: the names of its columns, and rows of as many texts."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class OsTableName:
+    """A table that there is: its name, what it lists, and its title."""
+
+    name: str
+    description: str
+    title: str
+
+
+@runtime_checkable
+class OsData(Protocol):
+    """qXfer:osdata:read."""
+
+    def os_tables(self) -> Sequence[OsTableName]:
+        """All tables, in the order in which they are to be shown."""
+        ...
+
+    def os_table(self, name: str) -> OsTable:
+        """One table, as things are now. TargetError(ENOENT) when there is none of that name."""
+        ...
+
+
 @runtime_checkable
 class HostIo(Protocol):
     """vFile: the files that gdb may read. Read-only; descriptors are kept by the connection."""
@@ -321,6 +361,42 @@ class Monitor(Protocol):
 
         TargetError, also in the middle: what was output is shown, then the error.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What a target runs: `pid` as gdb sees it, `path` as `ExecFile` gives it, `arguments` as one line."""
+
+    pid: int
+    path: str
+    arguments: str
+
+
+@runtime_checkable
+class Restart(Protocol):
+    """vRun, R and qExecAndArgs: the one program that the target runs, again from its beginning."""
+
+    @property
+    def program(self) -> Program:
+        """What runs now."""
+        ...
+
+    def restart(self, path: str, arguments: str | None) -> Target:
+        """Ends what runs; what is to be debugged from now on, before its first instruction.
+
+        `path` empty: the same program; another one is a TargetError, and nothing has changed. `arguments` None: the
+        same as now.
+        """
+        ...
+
+
+@runtime_checkable
+class MemoryRegions(Protocol):
+    """qMemoryRegionInfo."""
+
+    def memory_region(self, thread: Thread, vaddr: int) -> MemoryRegion:
+        """The region around an address, or the hole that it is in."""
         ...
 
 

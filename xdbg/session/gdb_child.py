@@ -13,6 +13,8 @@ from .limits import Limits
 from .listener import Listener, parse_address
 from .server import Server
 
+GDB_COMMANDS = Path(__file__).resolve().parent.parent / "gdbscripts" / "xen.py"
+"""The script with gdb's `xen` commands."""
 _SIGNALLED = 128
 
 
@@ -27,7 +29,7 @@ def debug_with_child(
     with TemporaryDirectory(prefix="xdbg-") as folder:
         listener = Listener(parse_address(f"unix:{Path(folder) / 'gdb.sock'}"))
         server = Server(launch, terminal, listener=listener, limits=limits)
-        command = [program, "-q", "-ex", f"target extended-remote {listener.name}", *arguments]
+        command = [program, "-q", "-x", str(GDB_COMMANDS), "-ex", f"target extended-remote {listener.name}", *arguments]
         with subprocess.Popen(command, start_new_session=False) as gdb:
             before = signal.signal(signal.SIGINT, signal.SIG_IGN)
             ended = os.pidfd_open(gdb.pid)

@@ -2,9 +2,11 @@
 
 The domain stands before its first instruction until the first debugger resumes it. When a debugger
 
-* detaches, the domain runs on without it; the next one to connect stops it;
+* detaches, the domain runs on without it; the next one to connect stops it. What breakpoint commands that it left
+  behind print goes to the server's own stream (stderr);
 * vanishes, the domain stands where it is;
-* kills it, or leaves after it has shut down, a new domain is built in its place, before its first instruction again.
+* kills it, or leaves after it has shut down, a new domain is built in its place, before its first instruction again;
+* starts it anew, it gets such a new domain and stays.
 
 Ctrl-C from a debugger is seen between two slices of the run, within some milliseconds.
 """
@@ -27,6 +29,7 @@ from .console import Terminal
 from .launch import Launched
 from .limits import Budget, Limits
 from .listener import Channel, Listener
+from .restart import DomainRestart
 from .run import NO_LIMITS
 from .trace import ServedTrace
 
@@ -63,7 +66,7 @@ class Server:
         self._listener = listener
         self._announce = announce
         self._budget = Budget(limits)
-        self._trace_stream = sys.stderr
+        self._own_stream = sys.stderr
         self._channel: Channel | None = None
         self._connection: Connection | None = None
         self._unsent = b""
@@ -145,12 +148,29 @@ class Server:
         self._active = False
         return False
 
+    def _tell(self, text: str) -> None:
+        if self._announce is not None:
+            self._announce(text)
+
     # -- the guest
 
+    def replace(self, launched: Launched) -> DebugTarget:
+        """The debugger that is there wants the domain anew: this one takes the place of the one up to now."""
+        self._target.disconnected()
+        self._terminal.flush(self._launched.domain)
+        self._tell("the domain starts anew")
+        self._stage(launched)
+        self._target.connected()
+        return self._target
+
     def _start_over(self) -> None:
-        self._launched = self._launch()
-        self._target = DebugTarget(self._launched.hv, self._launched.domain, self._launched.profile())
-        self._target.trace = ServedTrace(self._launched, self._target.observers, self._trace_stream)
+        self._stage(self._launch())
+
+    def _stage(self, launched: Launched) -> None:
+        self._launched = launched
+        self._target = DebugTarget(launched.hv, launched.domain, launched.profile())
+        self._target.parts.append(DomainRestart(self, launched, self._target.profile.kernel_path))
+        self._target.trace = ServedTrace(self._launched, self._target.observers, self._own_stream)
         self._phase = _Phase.STOPPED
 
     @property
@@ -167,16 +187,25 @@ class Server:
         if connection is not None:
             if not self._runs:
                 return False
+            if self._unsent:
+                return False  # more output would pile up
             stop = self._target.advance(self._budget.slice_end(hv.cpu.count, SLICE))
             self._terminal.flush(self._launched.domain)
+            said = self._target.console.take()
+            if said:
+                connection.output(said)
             if stop is None:
+                if said:
+                    self._send()
                 return not self._target.idle
             connection.stop(stop)
             self._send()
             return self._connection is not None and self._runs
         if self._phase is _Phase.FREE:
-            ended = hv.run(self._budget.slice_end(hv.cpu.count, SLICE))
+            ended = self._target.run_free(self._budget.slice_end(hv.cpu.count, SLICE))
             self._terminal.flush(self._launched.domain)
+            if said := self._target.console.take():
+                print(said, end="", file=self._own_stream, flush=True)
             return ended is RunEnd.LIMIT
         return False
 
@@ -251,8 +280,7 @@ class Server:
         detached = departure is Departure.DETACHED or not self._target.threads()
         self._target.disconnected()
         if departure is Departure.KILLED or self._launched.domain.shutdown_code is not None:
-            if self._announce is not None:
-                self._announce("the domain starts anew")
+            self._tell("the domain starts anew")
             self._start_over()
         elif detached:
             self._phase = _Phase.FREE

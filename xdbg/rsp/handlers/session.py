@@ -22,7 +22,8 @@ def supported(conn: Connection, target: Target, request: Supported) -> Reply:
     """Both sides say what they can do."""
     del target
     conn.client = request.client
-    return Text(";".join(table.supported_features(conn.capabilities, observing=conn.observing)).encode())
+    features = table.supported_features(conn.capabilities, request.client, observing=conn.observing)
+    return Text(";".join(features).encode())
 
 
 @packet(b"vMustReplyEmpty", Anything, observing=True)
