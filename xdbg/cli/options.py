@@ -11,6 +11,7 @@ import click
 
 from xdbg.session.launch import MIB, Launch, Launched, LaunchError, launch
 from xdbg.session.limits import LimitReached, Limits
+from xdbg.session.packet_log import PacketLog, PacketLogError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -72,6 +73,34 @@ def limit_options(command: F) -> F:
     ):
         command = decorate(command)
     return command
+
+
+def log_options(command: F) -> F:
+    """Options of a packet log; the command gets it by `packet_log`."""
+    for decorate in reversed(
+        (
+            click.option(
+                "--packet-log",
+                "log_path",
+                type=click.Path(path_type=Path, dir_okay=False),
+                metavar="FILE",
+                help="Write all packets to a new FILE, which `xdbg replay-packets` takes.",
+            ),
+            click.option("--overwrite", is_flag=True, help="FILE may exist already, and is replaced."),
+        )
+    ):
+        command = decorate(command)
+    return command
+
+
+def packet_log(path: Path | None, launch: Launch, *, overwrite: bool) -> PacketLog | None:
+    """The log that the options ask for; a mistake ends the command with one line."""
+    if path is None:
+        return None
+    try:
+        return PacketLog.create(path, launch, lambda text: click.echo(f"xdbg: {text}", err=True), overwrite=overwrite)
+    except (PacketLogError, LaunchError) as error:
+        raise UsageFailure(str(error)) from error
 
 
 def limits_of(max_instructions: int | None, timeout: float | None) -> Limits:

@@ -66,6 +66,7 @@ from xdbg.rsp.replies import (
     ThreadExited,
     encode,
 )
+from xdbg.rsp.tap import Tap
 from xdbg.rsp.target import File, Resume, Target, TargetError
 from xdbg.rsp.threadid import EVERY_THREAD, Thread, ThreadId
 
@@ -106,6 +107,8 @@ class Connection:
     def __init__(self, target: Target, *, observing: bool = False) -> None:
         self.target = target
         self.observing = observing
+        self.tap: Tap | None = None
+        """Who listens in."""
         self._output_limit = 0 if observing else OUTPUT_LIMIT
         self.capabilities = table.providers(target)
         self.state = State.IDLE
@@ -369,6 +372,8 @@ class Connection:
                         self._interrupted = self._stepped
 
     def _interrupt(self) -> None:
+        if self.tap is not None:
+            self.tap.interrupt()
         self._stepped = False
         if (resumable := self.capability(Resume)) is not None:
             resumable.interrupt()
@@ -383,6 +388,8 @@ class Connection:
             self._depart(Departure.FLOODED)
 
     def _answer(self, payload: bytes | None) -> None:
+        if self.tap is not None:
+            self.tap.request(payload)
         if payload is None:
             self._send(Error(E2BIG, f"packets have at most {MAX_PAYLOAD} bytes"))
             return
@@ -411,12 +418,18 @@ class Connection:
         self._document = None
         self._events.append(event)
         if len(self._events) == 1:
-            self._emit(notification(b"Stop:" + encode(event, self.client)))
+            stop = b"Stop:" + encode(event, self.client)
+            if self.tap is not None:
+                self.tap.reply(b"%" + stop)
+            self._emit(notification(stop))
         elif len(self._events) > _MAX_EVENTS:
             self._depart(Departure.FLOODED)
 
     def _send(self, reply: Reply) -> None:
-        packet = frame(encode(reply, self.client))
+        payload = encode(reply, self.client)
+        if self.tap is not None:
+            self.tap.reply(payload)
+        packet = frame(payload)
         if self._acknowledging:
             self._last_packet = packet
             self._last_is_waiting = True

@@ -29,6 +29,7 @@ from .console import Terminal
 from .launch import Launched
 from .limits import Budget, Limits
 from .listener import Channel, Listener
+from .packet_log import PacketLog
 from .restart import DomainRestart
 from .run import NO_LIMITS
 from .trace import ServedTrace
@@ -60,12 +61,14 @@ class Server:
         channel: Channel | None = None,
         announce: Callable[[str], None] | None = None,
         limits: Limits = NO_LIMITS,
+        log: PacketLog | None = None,
     ) -> None:
         self._launch = launch
         self._terminal = terminal
         self._listener = listener
         self._announce = announce
         self._budget = Budget(limits)
+        self._log = log
         self._own_stream = sys.stderr
         self._channel: Channel | None = None
         self._connection: Connection | None = None
@@ -131,7 +134,7 @@ class Server:
                 elif one == self._wake_read:
                     os.read(self._wake_read, 64)
                 elif one == self._terminal.input_fd:
-                    self._terminal.poll(self._launched.domain)
+                    self._type()
             if self._listener is None and self._connection is None:
                 return
 
@@ -147,6 +150,11 @@ class Server:
                 return True
         self._active = False
         return False
+
+    def _type(self) -> None:
+        typed = self._terminal.poll(self._launched.domain)
+        if typed and self._log is not None:
+            self._log.typed(typed)
 
     def _tell(self, text: str) -> None:
         if self._announce is not None:
@@ -168,6 +176,8 @@ class Server:
 
     def _stage(self, launched: Launched) -> None:
         self._launched = launched
+        if self._log is not None:
+            self._log.begin(launched.hv)
         self._target = DebugTarget(launched.hv, launched.domain, launched.profile())
         self._target.parts.append(DomainRestart(self, launched, self._target.profile.kernel_path))
         self._target.trace = ServedTrace(self._launched, self._target.observers, self._own_stream)
@@ -234,9 +244,12 @@ class Server:
         if self._launched.domain.shutdown_code is not None:
             self._start_over()
         self._phase = _Phase.STOPPED
+        if self._log is not None:
+            self._log.connected()
         self._target.connected()
         self._channel = channel
         self._connection = Connection(self._target)
+        self._connection.tap = self._log
 
     def _receive(self) -> None:
         if self._channel is not None:
@@ -277,6 +290,8 @@ class Server:
         self._connection = None
         self._unsent = b""
         departure = connection.departure
+        if self._log is not None and departure is not None:
+            self._log.disconnected(departure)
         detached = departure is Departure.DETACHED or not self._target.threads()
         self._target.disconnected()
         if departure is Departure.KILLED or self._launched.domain.shutdown_code is not None:
