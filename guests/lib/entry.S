@@ -15,39 +15,71 @@
     .cfi_sections .debug_frame
     .text
 
+/*
+ * The first instructions of every entry. On the stack: rcx, r11, `more` words, rip, cs, rflags, rsp, ss. Call frame
+ * information counts from their end, so that rip and rsp are always at the same place.
+ */
+.macro TAKE_RCX_AND_R11 more
+    .cfi_def_cfa rsp, (7 + \more) * 8
+    .cfi_offset rcx, -(7 + \more) * 8
+    .cfi_offset r11, -(6 + \more) * 8
+    pop %rcx
+    .cfi_adjust_cfa_offset -8
+    .cfi_same_value rcx
+    pop %r11
+    .cfi_adjust_cfa_offset -8
+    .cfi_same_value r11
+.endm
+
 /* entry_stubs[256]: 16 bytes each, for set_trap_table. Vectors 8, 10-14, 17 and 21 come with an error code. */
     .balign 16
     .globl entry_stubs
     .type entry_stubs, @function
 entry_stubs:
+    .cfi_startproc simple
+    .cfi_signal_frame
+    .cfi_offset rip, -5 * 8
+    .cfi_offset rsp, -2 * 8
     vector = 0
     .rept 256
     .balign 16
-    pop %rcx
-    pop %r11
     has_error = 0
     .if vector < 32
     has_error = (0x227d00 >> vector) & 1
     .endif
+    TAKE_RCX_AND_R11 has_error
     .if !has_error
     push $0
+    .cfi_adjust_cfa_offset 8
     .endif
     .byte 0x68                      /* push imm32, in the same length for each vector */
     .long vector
+    .cfi_adjust_cfa_offset 8
     jmp trap_common
     vector = vector + 1
     .endr
+    .cfi_endproc
     .size entry_stubs, . - entry_stubs
 
-.macro CALLBACK name, number
+.macro CALLBACK name, number, more=0
     .globl \name
     .type \name, @function
 \name:
-    pop %rcx
-    pop %r11
+    .cfi_startproc simple
+    .cfi_signal_frame
+    .cfi_offset rip, -5 * 8
+    .cfi_offset rsp, -2 * 8
+    TAKE_RCX_AND_R11 \more
+    .if \more
+    add $\more * 8, %rsp
+    .cfi_adjust_cfa_offset -\more * 8
+    .endif
     push $0
+    .cfi_adjust_cfa_offset 8
     push $\number
+    .cfi_adjust_cfa_offset 8
     jmp trap_common
+    .cfi_endproc
     .size \name, . - \name
 .endm
 
@@ -55,16 +87,7 @@ entry_stubs:
     CALLBACK entry_syscall, VECTOR_SYSCALL
 
 /* The failsafe callback: Xen could not return to the guest as asked. Its frame has ds, es, fs, gs before rip. */
-    .globl entry_failsafe
-    .type entry_failsafe, @function
-entry_failsafe:
-    pop %rcx
-    pop %r11
-    add $4 * 8, %rsp
-    push $0
-    push $VECTOR_FAILSAFE
-    jmp trap_common
-    .size entry_failsafe, . - entry_failsafe
+    CALLBACK entry_failsafe, VECTOR_FAILSAFE, 4
 
 .macro SAVE register
     push %\register
@@ -103,6 +126,12 @@ trap_common:
     .size trap_common, . - trap_common
     /* falls through */
 
+.macro RESTORE register
+    pop %\register
+    .cfi_adjust_cfa_offset -8
+    .cfi_same_value \register
+.endm
+
 /*
  * void regs_enter(struct regs *regs): leaves the kernel with the registers at `regs`, wherever they are. Entry 23 of
  * the hypercall page pushes rcx, r11 and rax on top of what is built here: together that is struct iret_context.
@@ -110,23 +139,47 @@ trap_common:
     .globl regs_enter
     .type regs_enter, @function
 regs_enter:
+    .cfi_startproc simple           /* the caller is who will be returned to */
+    .cfi_signal_frame
+    .cfi_def_cfa rdi, 22 * 8
+    .cfi_offset rip, -5 * 8
+    .cfi_offset rsp, -2 * 8
+    .cfi_offset r15, -22 * 8
+    .cfi_offset r14, -21 * 8
+    .cfi_offset r13, -20 * 8
+    .cfi_offset r12, -19 * 8
+    .cfi_offset rbp, -18 * 8
+    .cfi_offset rbx, -17 * 8
+    .cfi_offset r11, -16 * 8
+    .cfi_offset r10, -15 * 8
+    .cfi_offset r9, -14 * 8
+    .cfi_offset r8, -13 * 8
+    .cfi_offset rax, -12 * 8
+    .cfi_offset rcx, -11 * 8
+    .cfi_offset rdx, -10 * 8
+    .cfi_offset rsi, -9 * 8
+    .cfi_offset rdi, -8 * 8
     mov %rdi, %rsp
-    pop %r15
-    pop %r14
-    pop %r13
-    pop %r12
-    pop %rbp
-    pop %rbx
-    pop %r11
-    pop %r10
-    pop %r9
-    pop %r8
-    pop %rax
-    pop %rcx
-    pop %rdx
-    pop %rsi
-    pop %rdi
+    .cfi_def_cfa_register rsp
+    RESTORE r15
+    RESTORE r14
+    RESTORE r13
+    RESTORE r12
+    RESTORE rbp
+    RESTORE rbx
+    RESTORE r11
+    RESTORE r10
+    RESTORE r9
+    RESTORE r8
+    RESTORE rax
+    RESTORE rcx
+    RESTORE rdx
+    RESTORE rsi
+    RESTORE rdi
     add $2 * 8, %rsp                /* vector, error */
+    .cfi_adjust_cfa_offset -2 * 8
     push $0                         /* flags: rcx and r11 are to be restored too, even after a syscall */
+    .cfi_adjust_cfa_offset 8
     jmp hypercall_page + __HYPERVISOR_iret * 32
+    .cfi_endproc
     .size regs_enter, . - regs_enter

@@ -3,6 +3,7 @@
  * instructions of the guest.
  */
 #include <xen/elfnote.h>
+#include <xen/xen.h>
 
 .macro NOTE type, desc:vararg
     .pushsection .note.Xen, "a", @note
@@ -44,13 +45,56 @@ _start:
     .cfi_endproc
     .size _start, . - _start
 
-/* One entry of 32 bytes for each hypercall: mov $number, %eax; syscall; ret. */
-    .section .text.hypercall_page, "ax", @progbits
+/*
+ * Entry N, 32 bytes long, calls hypercall N. Xen writes them at the start, each the same:
+ *      push %rcx; push %r11; mov $N, %eax; syscall; pop %r11; pop %rcx; ret
+ * but that of iret, which does not come back: push %rcx; push %r11; push %rax; mov $N, %eax; syscall. Nothing is here
+ * but room, and what a debugger has to know of the stack to see the caller of a guest that waits in a hypercall.
+ */
+.macro PUSHED length, register
+    .skip \length
+    .cfi_adjust_cfa_offset 8
+    .cfi_rel_offset \register, 0
+.endm
+
+.macro POPPED length, register
+    .skip \length
+    .cfi_adjust_cfa_offset -8
+    .cfi_restore \register
+.endm
+
+    .section .hypercall_page, "ax", @nobits
     .balign 4096
     .globl hypercall_page
     .type hypercall_page, @function
 hypercall_page:
-    .skip 4096
+    .cfi_startproc
+    number = 0
+    .rept 128
+  .if number == __HYPERVISOR_iret
+    .cfi_endproc
+    .cfi_startproc simple
+    .cfi_signal_frame
+    .cfi_def_cfa rsp, 6 * 8         /* flags, rip, cs, rflags, rsp, ss: the caller is who will be returned to */
+    .cfi_offset rip, -5 * 8
+    .cfi_offset rsp, -2 * 8
+    PUSHED 1, rcx
+    PUSHED 2, r11
+    PUSHED 1, rax
+    .skip 28                        /* mov, syscall */
+    .cfi_endproc
+    .cfi_startproc
+  .else
+    PUSHED 1, rcx
+    PUSHED 2, r11
+    .skip 7                         /* mov, syscall */
+    POPPED 2, r11
+    POPPED 1, rcx
+    .skip 19                        /* ret */
+  .endif
+    number = number + 1
+    .endr
+    .cfi_endproc
     .size hypercall_page, 4096
 
     .section .bss.pages, "aw", @nobits

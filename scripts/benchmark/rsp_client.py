@@ -279,11 +279,11 @@ class Bench:
 
     # measures
     def a_connect(self):
-        """Another connection, where the server takes one after the first has left."""
+        """Another connection, where the server takes one after the first has left: a second's worth of handshakes."""
         self.rsp.sock.close()
         time.sleep(0.05)
         self.rsp = Rsp(self.host, self.port, self.args.timeout)
-        return self.rsp.handshake * 1e3
+        return 1 / self.rsp.handshake
 
     def b_roundtrip(self, payload):
         framed, rsp = Rsp.frame(payload), self.rsp
@@ -437,16 +437,17 @@ class Bench:
         return rate
 
     def g_target(self):
-        """Condition as an agent expression: hot_counter == k, false k times, then true."""
+        """Condition as an agent expression: hot_counter == k || $rsp == 0, false k times, then true."""
         if self.rsp.features.get("ConditionalBreakpoints") != "+":
             raise UnsupportedError("no ConditionalBreakpoints+ in qSupported")
         k = getattr(self, "false_hits", 200)
         while True:
             self.rsp.write_word(self.sym["hot_counter"], 0)
             self.command(CMD_HOT, k + 100)
-            code = (
-                b"\x25" + self.sym["hot_counter"].to_bytes(8, "big") + b"\x19\x24" + k.to_bytes(4, "big") + b"\x13\x27"
+            counter_is_k = (
+                b"\x25" + self.sym["hot_counter"].to_bytes(8, "big") + b"\x19\x24" + k.to_bytes(4, "big") + b"\x13"
             )
+            code = b"\x26\x00\x07\x0e" + counter_is_k + b"\x10\x27"  # reg 7, log_not, ..., bit_or, end
             self.bp(b"Z", self.sym["hot_function"], b";X%x,%b" % (len(code), code.hex().encode()))
             start = clock()
             self.rsp.resume(self.cont)
@@ -502,6 +503,47 @@ class Bench:
                 return turns * CPU_INSNS / took / 1e6
             turns = int(turns * max(2, min(20, self.args.budget / max(took, 1e-6))))
 
+    def k_points(self):
+        """1,000 words, each on a page of its own: every second page of a buffer that the loops do not touch."""
+        base = self.sym["huge_buffer"]
+        return [b"2,%x,8" % (base + 8192 * i + 64) for i in range(1000)]
+
+    def k_watch(self, op):
+        for point in self.k_points():
+            reply = self.rsp.ask(op + point)
+            if reply != b"OK":
+                self.k_remove()
+                raise UnsupportedError(f"{op.decode()}2 answered {reply!r}")
+
+    def k_remove(self):
+        for point in self.k_points():
+            self.rsp.ask(b"z" + point)
+
+    def k_mips(self):
+        """i.mips, while 1,000 words elsewhere are watched."""
+        self.k_watch(b"Z")
+        self.rsp.resume(self.step)
+        rate = self.i_mips()
+        self.k_remove()
+        return rate
+
+    def k_set(self):
+        """1,000 watch points, and a step with them."""
+        self.k_remove()
+        self.rsp.resume(self.step)
+        start = clock()
+        self.k_watch(b"Z")
+        self.rsp.resume(self.step)
+        return (clock() - start) * 1e3
+
+    def k_again(self):
+        """What gdb does at each stop: all out, all in again, and a step with them."""
+        start = clock()
+        self.k_watch(b"z")
+        self.k_watch(b"Z")
+        self.rsp.resume(self.step)
+        return (clock() - start) * 1e3
+
     def i_exit(self):
         """MIPS of cpu_loop run to the guest's exit, no breakpoint anywhere (ends the session)."""
         turns = self.size(1.0, 10**9)
@@ -544,9 +586,6 @@ class Bench:
                 return self.run_reverse()
             self.results["a.handshake_ms"] = {"samples": [rsp.handshake * 1e3]}
             self.to_ready()
-            if self.args.reconnect:
-                self.record("a.reconnect_ms", self.a_connect)
-                rsp = self.rsp
             self.mips = self.args.mips
             if not self.mips:
                 self.i_mips()
@@ -576,6 +615,12 @@ class Bench:
             self.record("i.mips", self.i_mips)
             self.record("i.mips_bp_elsewhere", self.i_mips, self.sym["hot_function"])
             self.record("i.mips_bp_same_page", self.i_mips, self.sym["cpu_never"])
+            self.record("k.mips_1000_watches", self.k_mips, repeats=3)
+            self.record("k.set_1000_watches_ms", self.k_set)
+            self.record("k.again_1000_watches_ms", self.k_again)
+            self.k_remove()
+            if self.args.reconnect:
+                self.record("a.connects_per_s", self.a_connect)
             if not self.args.no_exit:
                 self.record("i.mips_to_exit", self.i_exit, repeats=1)
         except (TimeoutError, EOFError, OSError, UnsupportedError) as error:

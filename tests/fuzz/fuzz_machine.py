@@ -142,10 +142,8 @@ class Session:
     def fingerprint(self) -> tuple[object, ...]:
         """All of the machine that a guest could see."""
         hv = self.hv
-        vcpus = [
-            (vcpu.kernel_mode, vcpu.cr3, vcpu.blocked, vcpu.guest_table, vcpu.guest_table_user, vcpu.timers.singleshot_ns)
-            for vcpu in self.domain.vcpus
-        ]
+        names = ("kernel_mode", "cr3", "blocked", "polling", "guest_table", "guest_table_user", "kernel_sp", "timers")
+        vcpus = [[getattr(vcpu, name) for name in names] for vcpu in self.domain.vcpus]
         cpu = hv.cpu
         return (
             cpu.count, cpu.rip, tuple(cpu.gpr), cpu.rflags, hv.now(), zlib.crc32(hv.ram.buffer), str(vcpus),

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from hypothesis import strategies as st
 
-from xdbg.debug.monitor import rows as monitor_rows
 from xdbg.rsp import connection as _fills_the_table  # noqa: F401
 from xdbg.rsp import table
 from xdbg.rsp.framing import escape, frame
@@ -31,10 +30,11 @@ ANNEXES = [b"", b"target.xml", b"p2", b"2", b"400001", b"99", b"processes", b"<x
 places = st.builds(lambda at, off: b"%x" % ((at + off) & (2**64 - 1)), st.sampled_from(PLACES), st.integers(-9, 40))
 lengths = st.sampled_from(LENGTHS).map(lambda n: b"%x" % n)
 small = st.integers(0, 80).map(lambda n: b"%x" % n)
-threads = st.sampled_from(
-    [b"p400001.1", b"p2.2", b"p3.3", b"p9.9", b"p2.-1", b"p400001.-1", b"p-1.-1", b"p0.0", b"p2.1", b"0", b"-1", b"1",
-     b"p400001.2", b"p1.1", b"p63.63"]  # fmt: skip
-)
+THREADS = [
+    b"p400001.1", b"p2.2", b"p3.3", b"p9.9", b"p2.-1", b"p400001.-1", b"p-1.-1", b"p0.0", b"p2.1", b"0", b"-1", b"1",
+    b"p400001.2", b"p1.1", b"p63.63",
+]  # fmt: skip
+threads = st.sampled_from(THREADS)
 pids = st.sampled_from([b"400001", b"2", b"3", b"4", b"5", b"9", b"63", b"1", b"0", b"7fffffff"])
 hexed = st.sampled_from(PATHS).map(lambda path: path.encode().hex().encode())
 ranges = st.tuples(places, lengths).map(b",".join)
@@ -45,8 +45,9 @@ pieces = st.tuples(st.sampled_from(ANNEXES), st.sampled_from(LENGTHS), st.sample
 )
 READING_COMMANDS = [
     "", "help", "help p2m", "when", "ps", "regs xen", "info domain", "info vcpu", "info vcpu 0", "info vcpu 9", "traps",
-    "events", "translate 0x401000", "translate $rip", "walk 0xffffffff80100000", "walk $rsp", "walk 0", "p2m 3", "p2m x",
-    "m2p 0x47", "m2p 99999999", "nonsense", "\0", "xp 0x1000", "xp 0x7fffff 64", "xp 0xffffffffffffffff 4",
+    "events", "translate 0x401000", "translate $rip", "walk 0xffffffff80100000", "walk $rsp", "walk 0",
+    "p2m 3", "p2m x", "m2p 0x47", "m2p 99999999", "nonsense", "\0", "xp 0x1000",
+    "xp 0x7fffff 64", "xp 0xffffffffffffffff 4",
 ]  # fmt: skip
 
 
@@ -133,18 +134,18 @@ WRITING: dict[bytes, st.SearchStrategy[bytes]] = {
 
 def of(*groups: dict[bytes, st.SearchStrategy[bytes]]) -> st.SearchStrategy[bytes]:
     """Payloads of the packets in these groups."""
-    return st.one_of(
-        [arguments.map(prefix.__add__) for group in groups for prefix, arguments in group.items()]
-    )
+    return st.one_of([arguments.map(prefix.__add__) for group in groups for prefix, arguments in group.items()])
 
 
 reading = of(READING)
-harmless = of(READING, POINTS, RUNNING)
+harmless = of(READING, POINTS, RUNNING).filter(lambda payload: not leaves(payload))
+detaching = of(READING, POINTS, RUNNING)
 anything_valid = of(READING, POINTS, RUNNING, WRITING)
 
+MARKS = [b",", b":", b";", b"=", b"/", b"X1,27", b"cmds:", b"00", b"c", b"s", b"thread:", b"-", b"zz", b"read:"]
 atoms = st.one_of(
     places, lengths, threads, pids, hexed, data,
-    st.sampled_from([b",", b":", b";", b"=", b"/", b"X1,27", b"cmds:", b"00", b"c", b"s", b"thread:", b"-", b"zz", b"read:"]),
+    st.sampled_from(MARKS),
 )  # fmt: skip
 strange = st.builds(
     lambda prefix, parts: prefix + b"".join(parts),
@@ -160,9 +161,9 @@ def _spoilt(payload: bytes, at: int, how: int, byte: int) -> bytes:
     return replaced[how]
 
 
-nearly_valid = st.builds(
-    _spoilt, anything_valid, st.integers(0, 60), st.integers(0, 3), st.integers(0, 255)
-).filter(lambda payload: payload[:1] not in (b"k", b"D") and not payload.startswith(b"vKill"))
+nearly_valid = st.builds(_spoilt, anything_valid, st.integers(0, 60), st.integers(0, 3), st.integers(0, 255)).filter(
+    lambda payload: payload[:1] not in (b"k", b"D") and not payload.startswith(b"vKill")
+)
 """A valid packet that is cut, or has a byte too much or too little, or its end twice."""
 
 requests = st.one_of(anything_valid, nearly_valid, strange, st.binary(max_size=30)).filter(
@@ -172,8 +173,11 @@ requests = st.one_of(anything_valid, nearly_valid, strange, st.binary(max_size=3
 
 
 def leaves(payload: bytes) -> bool:
-    """Whether a request may end the session, or take another protocol for it."""
-    return payload[:1] == b"k" or payload == b"D" or payload.startswith((b"D;400001", b"vKill;400001", b"QNonStop:1"))
+    """Whether a request may end the session, or choose another protocol for it.
+
+    That of a process does when no other is left, so it is left out as well where that matters.
+    """
+    return payload[:1] == b"k" or payload == b"D" or payload.startswith((b"D;", b"vKill;400001", b"QNonStop:1"))
 
 
 wire = st.one_of(
@@ -184,5 +188,3 @@ wire = st.one_of(
     requests.map(lambda payload: b"$" + payload + b"#zz"),
 )
 """Bytes as they may come out of a socket."""
-
-KNOWN_COMMANDS = [row.name for row in monitor_rows()]

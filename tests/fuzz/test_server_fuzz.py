@@ -26,7 +26,7 @@ def packets(payloads: list[bytes]) -> list[bytes]:
     return [frame(escape(payload)) for payload in payloads]
 
 
-@examples(30)
+@examples(20)
 @given(start=STARTS, first=ATTACH, payloads=st.lists(fuzz.requests, max_size=14), sizes=SIZES, instructions=SLICES)
 def test_each_request_is_answered_once_and_in_order(session, start, first, payloads, sizes, instructions):
     """Sent one by one or all at once, in pieces of any size, while the guest runs: the same answers in the same order.
@@ -63,11 +63,11 @@ def test_requests_that_only_read_change_nothing(session, start, first, payloads)
     assert machine.fingerprint() == before
 
 
-@examples(40)
+@examples(25)
 @given(start=STARTS, first=ATTACH, payloads=st.lists(fuzz.harmless, max_size=14), slices=st.integers(0, 4))
 def test_guest_ends_as_if_nobody_had_debugged_it(session, undebugged, start, first, payloads, slices):
-    """After break points, watch points, steps and stops of any kind, left in the middle of it: the same console, the same
-    instruction count, the same memory."""
+    """After break points, watch points, steps and stops of any kind, left in the middle of it: the same console,
+    the same instruction count, the same memory."""
     machine = session(start)
     for payload in [*first, *payloads]:
         assert len(machine.ask(payload)) == 1, payload
@@ -75,6 +75,22 @@ def test_guest_ends_as_if_nobody_had_debugged_it(session, undebugged, start, fir
     for _ in range(slices):
         machine.turn(50_000)
     machine.assert_sane()
+    assert machine.run_to_the_end() == undebugged
+
+
+@examples(20)
+@given(first=ATTACH, payloads=st.lists(fuzz.detaching, max_size=10))
+def test_inferiors_come_and_go_in_any_order(session, undebugged, first, payloads):
+    """Each request is answered, until the last inferior has been let go; then nothing of the debugger is left."""
+    machine = session(1_500_000)
+    for payload in [*first, *payloads]:
+        assert len(machine.ask(payload)) == 1, payload
+        if machine.state is State.DISCONNECTED:
+            assert payload.startswith(b"D")
+            assert not machine.target.threads()
+            break
+    machine.disconnect()
+    assert len(machine.hv.cpu.stop_points) == len(machine.hv.cpu.watches) == 0
     assert machine.run_to_the_end() == undebugged
 
 
@@ -95,7 +111,7 @@ def test_any_bytes_leave_a_sane_machine(session, start, first, pieces, sizes):
     machine.assert_sane()
 
 
-@examples(10)
+@examples(3)
 @given(payloads=st.lists(fuzz.requests, min_size=1, max_size=6), running=st.booleans())
 def test_client_that_only_talks_is_kept_in_bounds(session, payloads, running):
     """It never takes an answer, and sends for ever: it is stopped before it costs more than the limits say."""
@@ -105,6 +121,7 @@ def test_client_that_only_talks_is_kept_in_bounds(session, payloads, running):
     connection = machine.connection
     data = b"".join(packets([payload for payload in payloads if payload[:1] not in b"cCsSv"] or [b"g"]))
     tracemalloc.start()
+    data *= 1 + 1000 // len(data)
     for _ in range(4 * WAITING_LIMIT // len(data) + 1):
         connection.receive(data)
         if connection.state is State.DISCONNECTED:

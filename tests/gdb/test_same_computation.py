@@ -56,6 +56,21 @@ def test_breakpoints_and_steps_in_processes(counter, debuggee, undebugged):
     ends_as_undebugged(counter, undebugged("tasks"))
 
 
+def test_conditions_that_the_server_evaluates(counter, undebugged):
+    counter.run("set schedule-multiple on")
+    counter.run("break square if x == 9999")
+    counter.run("break compute if i % 10 == 5 && total > 0")
+    counter.run("break counter.c:36 if $eflags == 0")
+    counter.monitor("watch total if new < old")
+    counter.select(1)
+    counter.run("break task_sleep if task->pid == 3")
+    counter.run("break switch_to if 0")
+    for _ in range(8):
+        counter.cont()
+    counter.monitor("unwatch all")
+    ends_as_undebugged(counter, undebugged("tasks"))
+
+
 def test_watches_in_kernel_and_process(counter, undebugged):
     counter.run("watch total")
     counter.run("awatch mean")

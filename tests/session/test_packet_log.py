@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 
+from xdbg.cli import main
 from xdbg.session.launch import launch
 from xdbg.session.packet_log import Entry, read_log
 from xdbg.session.replay import Replay
@@ -19,14 +21,13 @@ def log(tmp_path: Path) -> Path:
     return tmp_path / "packets.jsonl"
 
 
-def replay_command(log: Path, *options: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "xdbg", "replay-packets", log, *options]
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+def replay_command(log: Path) -> Result:
+    return CliRunner().invoke(main, ["replay-packets", str(log)])
 
 
 def replay(log: Path, slice_length: int = 1_000_000) -> object:
     header, entries = read_log(log)
-    return Replay(launch(header.launch), slice_length=slice_length).run(entries)
+    return Replay(launch(header.launch), log.parent, slice_length=slice_length).run(entries)
 
 
 def kinds(log: Path) -> dict[str, int]:
@@ -67,7 +68,7 @@ def test_a_session_with_processes_watches_steps_and_ctrl_c_is_replayed(
     assert found["interrupt"] == 3
     assert found["disconnect"] == 1
     run = replay_command(log)
-    assert (run.returncode, run.stderr) == (0, "")
+    assert (run.exit_code, run.stderr) == (0, "")
     assert run.stdout == f"{found['in'] + found['out']} packets, all {found['out']} answers equal\n"
     assert replay(log, 99_991) is None, "where slices end is of no consequence"
 
@@ -112,12 +113,12 @@ def test_the_first_line_that_differs_is_told(xdbg_gdb: Callable[..., GdbSession]
     ):
         log.write_text("\n".join([*lines[:place], json.dumps(stop | {key: changed}), *lines[place + 1 :]]) + "\n")
         run = replay_command(log)
-        assert run.returncode == 1
+        assert run.exit_code == 1
         assert run.stdout.startswith(f"line {place + 1}, instruction ")
         assert "the last request was 'vCont;c" in run.stdout
     missing = [line for at, line in enumerate(lines) if at != place]
     log.write_text("\n".join(missing) + "\n")
-    assert replay_command(log).returncode == 1
+    assert replay_command(log).exit_code == 1
     log.write_text("\n".join(lines) + '\n{"at": 12')
     assert replay(log) is None, "a line that was being written when the server ended is left out"
 
@@ -136,7 +137,7 @@ def test_another_kernel_and_damaged_logs_are_refused_in_one_line(xdbg_serve: Cal
     ):
         log.write_text(text)
         run = replay_command(log)
-        assert (run.returncode, run.stdout) == (2, "")
+        assert (run.exit_code, run.stdout) == (2, "")
         assert words in run.stderr
         assert "Traceback" not in run.stderr
 
@@ -167,3 +168,29 @@ def test_a_line_means_what_was_written(entry: Entry) -> None:
     assert line.isascii()
     assert "\n" not in line
     assert Entry.decode(line, 2) == entry
+
+
+def test_what_was_typed_at_the_console_is_part_of_the_log(log: Path) -> None:
+    command = [sys.executable, "-m", "xdbg", "serve", "crash", "--append", "loop", "--gdb", "127.0.0.1:0"]
+    with (
+        subprocess.Popen([*command, "--packet-log", str(log)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server,
+        GdbSession(server.stdout.readline().decode().split()[-1]) as gdb,  # type: ignore[union-attr]
+    ):
+        assert server.stdin is not None
+        gdb.run("tbreak loop")
+        gdb.cont()
+        gdb.start_running()
+        server.stdin.write(b"typed by hand\n")
+        server.stdin.flush()
+        while '"typed"' not in log.read_text():
+            gdb.interrupt()
+            gdb.start_running()
+        gdb.interrupt()
+        found = gdb.run("maintenance packet qSearch:memory:ffffffff80100000;40000;typed by hand")
+        assert 'received: "1,' in found, "it is in the console's ring"
+        gdb.close()
+        server.terminate()
+    assert replay(log) is None
+    lines = log.read_text().splitlines()
+    log.write_text("\n".join(line for line in lines if '"typed"' not in line) + "\n")
+    assert replay(log) is not None

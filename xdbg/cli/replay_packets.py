@@ -3,6 +3,7 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import click
 
@@ -23,8 +24,7 @@ from .options import UsageFailure, launch_domain
 def command(log: Path, kernel: str | None, modules: tuple[Path, ...]) -> None:
     """Give the requests of LOG to a fresh domain and compare the answers with those in LOG.
 
-    LOG was written by --packet-log. Exit status: 0 all answers are equal, 1 one is not, 2 it can't be replayed. A
-    command of the user that wrote a file writes it again.
+    LOG was written by --packet-log. Exit status: 0 all answers are equal, 1 one is not, 2 it can't be replayed.
     """
     try:
         header, entries = read_log(log)
@@ -36,7 +36,9 @@ def command(log: Path, kernel: str | None, modules: tuple[Path, ...]) -> None:
         raise UsageFailure(str(error)) from error
     if header.version != __version__:
         click.echo(f"xdbg: the log is of version {header.version}, this is {__version__}", err=True)
-    found = Replay(launch_domain(what.kernel, what.modules, what.append, what.memory)).run(entries)
+    with TemporaryDirectory(prefix="xdbg-") as scratch:
+        domain = launch_domain(what.kernel, what.modules, what.append, what.memory)
+        found = Replay(domain, Path(scratch)).run(entries)
     if found is None:
         requests = sum(entry.kind == "in" for entry in entries)
         answers = sum(entry.kind == "out" for entry in entries)

@@ -1,14 +1,15 @@
 """What a range of addresses is: the regions of an address space, for a debugger that asks about one address at a time.
 
 A region is a run of pages with the same rights in the page tables, or a run of addresses without any page. It ends at
-the ends of the memory areas that the guest's kernel knows, whose names it gets. One answer looks at no more than
-`MAX_PAGES` pages in each direction, so a long run may be told in several parts: that is no lie, and its parts touch.
+the ends of the memory areas that the guest's kernel knows, whose names it gets. A guest can make its page tables as
+long to look through as it likes, so one answer goes no further than the multiples of `WINDOW` around the address in
+mapped memory, and than `MAX_HOLES` entries of page tables in a hole: what is longer is told in parts.
 """
 
 from dataclasses import dataclass
 from typing import Final
 
-from xdbg.abi.frames import Vaddr
+from xdbg.abi.frames import PAGE_SIZE, Vaddr
 from xdbg.abi.x86 import HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START
 from xdbg.guestos.profile import Vma
 from xdbg.machine.paging import PTE_NX, PTE_RW, NotMappedError, walk
@@ -18,8 +19,10 @@ from xdbg.rsp.threadid import Thread
 from .address_space import KERNEL_HALF, AddressSpace
 from .inferiors import KERNEL_PID, Inferiors
 
-MAX_PAGES: Final = 1 << 15
-"""Pages (or holes) on each side of the address: some 50 ms of looking."""
+WINDOW: Final = 128 << 20
+"""Of 4 KiB pages these are some 50 ms of looking."""
+MAX_HOLES: Final = 1 << 14
+"""On each side of the address; a few hundred are usual."""
 _LOWER_END: Final = 1 << 47
 _END: Final = 1 << 64
 _XEN: Final = Vma(Vaddr(HYPERVISOR_VIRT_START), Vaddr(HYPERVISOR_VIRT_END), 0, 0, "[xen]")
@@ -47,12 +50,16 @@ class GuestMemoryRegions:
         space = self._inferiors.space(thread)
         area, low, high = _around(vaddr, self._areas(thread))
         page = _page(space, vaddr)
+        if page.rights is not None:
+            window = vaddr & -WINDOW
+            low, high = max(low, min(window, page.start)), min(high, max(window + WINDOW, page.end))
         start, end, rights = max(page.start, low), min(page.end, high), page.rights
-        for _ in range(MAX_PAGES):
+        most = MAX_HOLES if rights is None else WINDOW // PAGE_SIZE
+        for _ in range(most):
             if start <= low or (page := _page(space, start - 1)).rights != rights:
                 break
             start = max(page.start, low)
-        for _ in range(MAX_PAGES):
+        for _ in range(most):
             if end >= high or (page := _page(space, end)).rights != rights:
                 break
             end = min(page.end, high)

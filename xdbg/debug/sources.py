@@ -104,6 +104,10 @@ class Sources:
         self._passes = self._arrived = self._deferred = self._explained = None
         self.leaves_breakpoint = False
 
+    def told(self, stop: StopEvent, lines: Sequence[str]) -> None:
+        """A source has made a stop outside of those moments, and says this about it."""
+        self._explained = stop, tuple(lines)
+
     def explanation(self, stop: StopEvent) -> Sequence[str]:
         """What the source says that has made this stop; empty: none has."""
         return self._explained[1] if self._explained is not None and self._explained[0] is stop else ()

@@ -40,10 +40,13 @@ from xdbg.xen.setup import Hypervisor, RunEnd
 from . import commands  # noqa: F401 - fills the table of monitor commands
 from .breakpoints import Breakpoints
 from .catches import Catches
+from .conditional_watches import ConditionalWatches
 from .console import Console
+from .core_file import CoreFiles
 from .files import GuestFiles
 from .inferiors import KERNEL_PID, Inferiors
 from .lingering import Lingering
+from .load_addresses import ProgramPlaces
 from .memory_regions import GuestMemoryRegions
 from .monitor import MonitorContext, run_command
 from .non_stop import NonStop
@@ -89,16 +92,27 @@ class DebugTarget:
         self.catches = Catches(
             self.inferiors, self.breakpoints, self.run_control, self.observers, self.describer, self.console
         )
+        self.conditional_watches = ConditionalWatches(
+            self.inferiors,
+            self.watchpoints,
+            self.run_control.stops,
+            self.run_control.following,
+            self.run_control.sources,
+            self.console,
+        )
         self.parts: list[object] = [
             self.agent,
             self.non_stop,
             self.thread_events,
             GuestMemoryRegions(self.inferiors),
+            ProgramPlaces(self.inferiors),
             OsTables(self.inferiors, self.describer),
         ]
         """What implements the protocols of `rsp.target` that the target does not implement itself."""
         self.trace: TraceControl | None = None
         """What ``monitor trace`` turns on and off; the session puts it there."""
+        self.core_files: CoreFiles | None = None
+        """Where ``monitor dump-core`` writes to; the session puts it there."""
 
     # -- the session's side
 
@@ -114,8 +128,10 @@ class DebugTarget:
         """The client has gone: nothing of it stays behind but commands of breakpoints that it wants to be run on."""
         self.non_stop.forget()
         self.catches.clear()
-        self.run_control.forget()
+        self.conditional_watches.clear()
+        # In this order: as long as a process is attached, run control has a stop point for its end.
         self.inferiors.only_kernel()
+        self.run_control.forget()
 
     @property
     def idle(self) -> bool:

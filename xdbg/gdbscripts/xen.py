@@ -44,7 +44,9 @@ def ask(command: str) -> str:
     """What the server answers to ``monitor COMMAND``. gdb.GdbError with the server's own words if it refuses."""
     kernel_connection()
     try:
-        return str(gdb.execute(f"monitor {command}", to_string=True))
+        # By the console's interpreter: a front end's would write it as a record of its own.
+        quoted = command.replace("\\", "\\\\").replace('"', '\\"')
+        return str(gdb.execute(f'interpreter-exec console "monitor {quoted}"', to_string=True))
     except gdb.error as error:
         raise gdb.GdbError(str(error).replace("Protocol error with Rcmd: ", "").rstrip(".")) from None
 

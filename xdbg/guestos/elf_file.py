@@ -39,11 +39,15 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class ElfSegment:
-    """A segment: `size` bytes at `vaddr`, the first `len(data)` of them from the file. `flags`: 1 x, 2 w, 4 r."""
+    """A segment: `size` bytes at `vaddr`, the first `len(data)` of them from the file. `flags`: 1 x, 2 w, 4 r.
+
+    `paddr` is where a loader without page tables would put it: for most programs the same as `vaddr`.
+    """
 
     type: int
     flags: int
     vaddr: int
+    paddr: int
     size: int
     offset: int
     data: memoryview
@@ -62,8 +66,8 @@ class ElfFile:
         self.program_headers_offset: int = fields[5]
         phnum, shnum, names_index = fields[10], fields[12], fields[13]
         self.segments = [
-            ElfSegment(kind, flags, vaddr, size, offset, self._bytes(offset, file_size))
-            for kind, flags, offset, vaddr, _paddr, file_size, size, _align in self._rows(
+            ElfSegment(kind, flags, vaddr, paddr, size, offset, self._bytes(offset, file_size))
+            for kind, flags, offset, vaddr, paddr, file_size, size, _align in self._rows(
                 _PHDR, fields[5], fields[9], phnum
             )
         ]

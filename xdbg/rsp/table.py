@@ -23,6 +23,7 @@ from xdbg.rsp.target import (
     BreakpointCommands,
     BreakpointConditions,
     Breakpoints,
+    LoadAddresses,
     Restart,
     Resume,
     Target,
@@ -117,6 +118,9 @@ _CAPABILITY_FEATURES: Final[tuple[tuple[type, str], ...]] = (
     (BreakpointCommands, "BreakpointCommands+"),
 )
 
+_OPTIONAL: Final[tuple[type, ...]] = (LoadAddresses,)
+"""Capabilities that packets use if they are there, and do without if not."""
+
 
 @overload
 def packet(
@@ -208,7 +212,9 @@ def _places(candidates: tuple[object, ...]) -> tuple[tuple[type, int], ...]:
     key = (*(row.capability for row in _ROWS.values()), *map(type, candidates))
     found = _PLACES.get(key)
     if found is None:
-        wanted = [*(row.capability for row in rows()), *(capability for capability, _ in _CAPABILITY_FEATURES)]
+        wanted = [row.capability for row in rows()]
+        wanted += [capability for capability, _ in _CAPABILITY_FEATURES]
+        wanted += _OPTIONAL
         found = _PLACES[key] = tuple(
             (capability, place)
             for capability in dict.fromkeys(wanted)

@@ -181,6 +181,18 @@ class Target(Protocol):
 
 
 @runtime_checkable
+class LoadAddresses(Protocol):
+    """Programs that do not lie where their file says: a kernel with load addresses, a position-independent program."""
+
+    def loaded_at(self, thread: Thread, address: int, length: int) -> int:
+        """Where the program of a thread's process has what its file loads at `address`.
+
+        `address` itself, unless all of [address, address + length) is loaded by the file.
+        """
+        ...
+
+
+@runtime_checkable
 class Resume(Protocol):
     """vCont, c, C, s, S and Ctrl-C."""
 

@@ -4,12 +4,13 @@ The guest is run to exactly the instruction count of each line before that is ac
 does not matter to the guest, but console text of breakpoint commands is sent at their ends: pieces of it that follow
 each other are compared as one.
 
-Commands of the user are executed again, too. One that writes a file writes it again.
+Commands of the user are executed again, too; the files that they write are thrown away.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import StringIO
+from pathlib import Path
 from typing import Final
 
 from xdbg.debug.target import DebugTarget
@@ -18,10 +19,10 @@ from xdbg.rsp.framing import MAX_PAYLOAD, escape, frame
 from xdbg.xen.console import send_input
 from xdbg.xen.setup import RunEnd
 
+from .core_files import CoreFiles
 from .launch import Launched
 from .packet_log import Entry
-from .restart import DomainRestart
-from .trace import ServedTrace
+from .staging import make_target
 
 SLICE: Final = 1_000_000
 _SHOWN: Final = 200
@@ -39,9 +40,13 @@ class Difference:
 
 
 class Replay:
-    """One domain that goes through a log again. `slice_length`: instructions that it runs at most at a time."""
+    """One domain that goes through a log again. Files that the user's commands write go to the folder `scratch`.
 
-    def __init__(self, launched: Launched, *, slice_length: int = SLICE) -> None:
+    `slice_length`: instructions that it runs at most at a time.
+    """
+
+    def __init__(self, launched: Launched, scratch: Path, *, slice_length: int = SLICE) -> None:
+        self._scratch = scratch
         self._slice = slice_length
         self._first = launched
         self._connection: Connection | None = None
@@ -95,9 +100,7 @@ class Replay:
 
     def _stage(self, launched: Launched) -> None:
         self._launched = launched
-        self._target = DebugTarget(launched.hv, launched.domain, launched.profile())
-        self._target.parts.append(DomainRestart(self, launched, self._target.profile.kernel_path))
-        self._target.trace = ServedTrace(launched, self._target.observers, StringIO())
+        self._target = make_target(launched, self, StringIO(), CoreFiles(self._scratch))
         self._free = False
 
     def _connect(self) -> None:

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from enum import Enum
+from pathlib import Path
 from select import select
 from types import FrameType
 from typing import Any
@@ -26,13 +27,13 @@ from xdbg.rsp.connection import Connection, Departure, State
 from xdbg.xen.setup import RunEnd
 
 from .console import Terminal
+from .core_files import CoreFiles
 from .launch import Launched
 from .limits import Budget, Limits
 from .listener import Channel, Listener
 from .packet_log import PacketLog
-from .restart import DomainRestart
 from .run import NO_LIMITS
-from .trace import ServedTrace
+from .staging import make_target
 
 LAST_WORDS = 64
 """How many pieces are read from a client that may have gone when another one comes."""
@@ -50,7 +51,10 @@ class _Phase(Enum):
 
 
 class Server:
-    """Serves what `launch` builds at `listener`, or to the one debugger behind `channel`."""
+    """Serves what `launch` builds at `listener`, or to the one debugger behind `channel`.
+
+    `dump_directory`: where debuggers may have cores written; the working directory if it is None.
+    """
 
     def __init__(
         self,
@@ -62,6 +66,7 @@ class Server:
         announce: Callable[[str], None] | None = None,
         limits: Limits = NO_LIMITS,
         log: PacketLog | None = None,
+        dump_directory: Path | None = None,
     ) -> None:
         self._launch = launch
         self._terminal = terminal
@@ -70,6 +75,7 @@ class Server:
         self._budget = Budget(limits)
         self._log = log
         self._own_stream = sys.stderr
+        self._core_files = CoreFiles(dump_directory if dump_directory is not None else Path())
         self._channel: Channel | None = None
         self._connection: Connection | None = None
         self._unsent = b""
@@ -163,11 +169,20 @@ class Server:
     # -- the guest
 
     def replace(self, launched: Launched) -> DebugTarget:
-        """The debugger that is there wants the domain anew: this one takes the place of the one up to now."""
+        """The debugger that is there wants the domain anew: this one takes the place of the one up to now.
+
+        What was traced there is traced here, too.
+        """
         self._target.disconnected()
         self._terminal.flush(self._launched.domain)
         self._tell("the domain starts anew")
+        trace = self._target.trace
+        traced = [] if trace is None else list(trace.active)
+        if trace is not None:
+            trace.stop()
         self._stage(launched)
+        if traced and self._target.trace is not None:
+            self._target.trace.start(traced)
         self._target.connected()
         return self._target
 
@@ -178,9 +193,7 @@ class Server:
         self._launched = launched
         if self._log is not None:
             self._log.begin(launched.hv)
-        self._target = DebugTarget(launched.hv, launched.domain, launched.profile())
-        self._target.parts.append(DomainRestart(self, launched, self._target.profile.kernel_path))
-        self._target.trace = ServedTrace(self._launched, self._target.observers, self._own_stream)
+        self._target = make_target(launched, self, self._own_stream, self._core_files)
         self._phase = _Phase.STOPPED
 
     @property

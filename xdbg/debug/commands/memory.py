@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from errno import EFAULT, EINVAL
+from typing import Final
 
-from xdbg.abi.frames import PAGE_SHIFT, Mfn, Pfn, maddr_to_mfn
+from xdbg.abi.frames import PAGE_SHIFT, Maddr, Mfn, Pfn, maddr_to_mfn
 from xdbg.abi.x86 import (
     PTE_ACCESSED,
     PTE_DIRTY,
@@ -20,6 +21,10 @@ from xdbg.debug.monitor import MonitorContext, arguments, monitor, number
 from xdbg.machine.paging import NotMappedError, walk, walk_entries
 from xdbg.rsp.target import TargetError
 from xdbg.xen.m2p import INVALID_M2P_ENTRY
+
+_XP_LENGTH: Final = 64
+_XP_LIMIT: Final = 4096
+"""Bytes that `xp` shows, if nothing else is said and at most."""
 
 _BITS = (
     (PTE_PRESENT, "P"),
@@ -97,6 +102,24 @@ def walk_tables(context: MonitorContext, words: Sequence[str]) -> Iterator[str]:
         yield f"not mapped: the walk ends at level {error.level}"
     else:
         yield f"maddr {found.maddr:#x}"
+
+
+@monitor("xp", "MADDR [LENGTH]")
+def read_machine_memory(context: MonitorContext, words: Sequence[str]) -> Iterator[str]:
+    """Machine memory by machine address, whoever owns it: 64 bytes, or as many as are asked for"""
+    chosen = arguments(words, "xp MADDR [LENGTH]", 1, 2)
+    maddr = number(chosen[0], context)
+    length = number(chosen[1]) if len(chosen) > 1 else _XP_LENGTH
+    ram = context.hv.ram
+    if not 0 < length <= _XP_LIMIT:
+        raise TargetError(EINVAL, f"between 1 and {_XP_LIMIT} bytes are shown at once")
+    if maddr + length > ram.size:
+        raise TargetError(EFAULT, f"the machine's memory ends at {ram.size:#x}")
+    data = ram.read(Maddr(maddr), length)
+    for at in range(0, length, 16):
+        row = data[at : at + 16]
+        text = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in row)
+        yield f"{maddr + at:#010x}  {row.hex(' '):<47}  {text}"
 
 
 @monitor("p2m", "PFN")

@@ -14,7 +14,7 @@ from xdbg.rsp.framing import MAX_PAYLOAD
 from xdbg.rsp.packets.memory import ReadMemory, Search, WriteBinary, WriteMemory
 from xdbg.rsp.replies import BinaryData, HexData, Ok, Reply, Text
 from xdbg.rsp.table import packet
-from xdbg.rsp.target import Target, TargetError
+from xdbg.rsp.target import LoadAddresses, Target, TargetError
 from xdbg.rsp.threadid import Thread
 
 if TYPE_CHECKING:
@@ -83,9 +83,14 @@ def checksum_memory(conn: Connection, target: Target, request: ReadMemory) -> Re
 
     It is the big-endian CRC-32 (polynomial 0x04c11db7, start 0xffffffff, no final inversion): zlib's with all bits of
     input and result reversed.
+
+    gdb names each section by the address at which the file would be loaded, not by that at which the program lies.
     """
-    crc = 0
-    for _, chunk in _chunks(target, conn.thread(), request.vaddr, request.length):
+    crc, thread, vaddr = 0, conn.thread(), request.vaddr
+    programs = conn.capability(LoadAddresses)
+    if programs is not None:
+        vaddr = programs.loaded_at(thread, vaddr, request.length)
+    for _, chunk in _chunks(target, thread, vaddr, request.length):
         crc = zlib.crc32(chunk.translate(_BIT_REVERSED), crc)
     return Text(b"C%x" % int(f"{crc ^ 0xFFFFFFFF:032b}"[::-1], 2))
 
