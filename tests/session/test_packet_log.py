@@ -172,24 +172,26 @@ def test_a_line_means_what_was_written(entry: Entry) -> None:
 
 def test_what_was_typed_at_the_console_is_part_of_the_log(log: Path) -> None:
     command = [sys.executable, "-m", "xdbg", "serve", "crash", "--append", "loop", "--gdb", "127.0.0.1:0"]
-    with (
-        subprocess.Popen([*command, "--packet-log", str(log)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server,
-        GdbSession(server.stdout.readline().decode().split()[-1]) as gdb,  # type: ignore[union-attr]
-    ):
+    with subprocess.Popen(
+        [*command, "--packet-log", str(log)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as server:
         assert server.stdin is not None
-        gdb.run("tbreak loop")
-        gdb.cont()
-        gdb.start_running()
-        server.stdin.write(b"typed by hand\n")
-        server.stdin.flush()
-        while '"typed"' not in log.read_text():
-            gdb.interrupt()
-            gdb.start_running()
-        gdb.interrupt()
-        found = gdb.run("maintenance packet qSearch:memory:ffffffff80100000;40000;typed by hand")
-        assert 'received: "1,' in found, "it is in the console's ring"
-        gdb.close()
-        server.terminate()
+        assert server.stdout is not None
+        try:
+            with GdbSession(server.stdout.readline().decode().split()[-1]) as gdb:
+                gdb.run("tbreak loop")
+                gdb.cont()
+                gdb.start_running()
+                server.stdin.write(b"typed by hand\n")
+                server.stdin.flush()
+                while '"typed"' not in log.read_text():
+                    gdb.interrupt()
+                    gdb.start_running()
+                gdb.interrupt()
+                found = gdb.run("maintenance packet qSearch:memory:ffffffff80100000;60000;typed by hand")
+                assert 'received: "1,' in found, "it is in the console's ring"
+        finally:
+            server.terminate()
     assert replay(log) is None
     lines = log.read_text().splitlines()
     log.write_text("\n".join(line for line in lines if '"typed"' not in line) + "\n")
