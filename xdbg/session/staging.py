@@ -3,6 +3,7 @@
 from typing import TextIO
 
 from xdbg.debug.target import DebugTarget
+from xdbg.rsp import table
 
 from .core_files import CoreFiles
 from .launch import Launched
@@ -16,4 +17,5 @@ def make_target(launched: Launched, stage: Stage, stream: TextIO, core_files: Co
     target.parts.append(DomainRestart(stage, launched, target.profile.kernel_path))
     target.trace = ServedTrace(launched, target.observers, stream)
     target.core_files = core_files
+    table.providers(target)  # takes some milliseconds the first time: not when a debugger waits for it
     return target
