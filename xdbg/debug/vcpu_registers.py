@@ -83,21 +83,27 @@ def _in_cpu(vcpu: Vcpu) -> Iterator[Cpu]:
 
 def read_vcpu(vcpu: Vcpu) -> Registers:
     """All registers of the `g` block."""
+    if vcpu.context is None:
+        return _read_cpu(vcpu.domain.hv.cpu)
     with _in_cpu(vcpu) as cpu:
-        return Registers(
-            tuple(cpu.gpr),
-            cpu.rip,
-            cpu.rflags,
-            cpu.cs,
-            cpu.ss,
-            cpu.ds,
-            cpu.es,
-            cpu.fs,
-            cpu.gs,
-            cpu.read_fpu(),
-            fs_base=cpu.fs_base,
-            gs_base=cpu.gs_base,
-        )
+        return _read_cpu(cpu)
+
+
+def _read_cpu(cpu: Cpu) -> Registers:
+    return Registers(
+        tuple(cpu.gpr),
+        cpu.rip,
+        cpu.rflags,
+        cpu.cs,
+        cpu.ss,
+        cpu.ds,
+        cpu.es,
+        cpu.fs,
+        cpu.gs,
+        cpu.read_fpu(),
+        fs_base=cpu.fs_base,
+        gs_base=cpu.gs_base,
+    )
 
 
 def write_vcpu(vcpu: Vcpu, old: Registers, new: Registers) -> None:
