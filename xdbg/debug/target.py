@@ -124,6 +124,11 @@ class DebugTarget:
         self.run_control.standstill()
         self.console.take()
 
+    def succeed(self, before: "DebugTarget") -> None:
+        """In place of another target under the same client, `connected`: what that has set once for all holds here."""
+        self.non_stop.set_non_stop(before.non_stop.on)
+        self.thread_events.report_threads(before.thread_events.reports_threads)
+
     def disconnected(self) -> None:
         """The client has gone: nothing of it stays behind but commands of breakpoints that it wants to be run on."""
         self.non_stop.forget()

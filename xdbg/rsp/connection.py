@@ -232,6 +232,7 @@ class Connection:
         self.unlisted = []
         self._thread = None
         self._document = None
+        self._events.clear()
 
     def show_stop(self, event: StopEvent) -> StopEvent:
         """Notes that the client is told of a stop: it takes the thread named there for the current one."""
