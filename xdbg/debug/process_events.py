@@ -57,6 +57,10 @@ class ProcessEvents(StopSource):
         self._fork = fork
         self._execs = execs
 
+    def succeed(self, before: "ProcessEvents") -> None:
+        """Take over what the client takes from the target of a domain in whose place this one's was built."""
+        self.report_process_events(fork=before._fork, execs=before._execs)
+
     def watch(self) -> None:
         """There are attached processes: their events are of interest from now on."""
         self._run_control.sources.add(self)

@@ -71,6 +71,10 @@ class Signals:
         """A process that is let go of still gets these."""
         self._programs = signals
 
+    def succeed(self, before: "Signals") -> None:
+        """Take over the filters from the target of a domain in whose place this one's was built."""
+        self._passed, self._programs = before._passed, before._programs
+
     def read_siginfo(self, thread: Thread) -> bytes:
         """The signal at which a process stands. TargetError(ENODATA)."""
         return siginfo.encode(self._stands_at(thread).info)

@@ -146,6 +146,15 @@ class DebugTarget:
         self.run_control.standstill()
         self.console.take()
 
+    def succeed(self, before: "DebugTarget") -> None:
+        """In place of another target under the same client, `connected`: what that has set once for all holds here."""
+        self.non_stop.set_non_stop(before.non_stop.on)
+        self.thread_events.report_threads(before.thread_events.reports_threads)
+        self.events.succeed(before.events)
+        self.signals.succeed(before.signals)
+        for catch in before.catches:
+            self.catches.add(catch.request, temporary=catch.temporary)
+
     def disconnected(self) -> None:
         """The client has gone: nothing of it stays behind but a trace and commands of breakpoints that are to go on."""
         self.events.clear()

@@ -234,7 +234,8 @@ class Restart(Command):
     """Start the domain anew, and stop before its first instruction.
     Usage: xen restart [COMMAND LINE]
 
-    Processes are let go of first. Breakpoints stay; a new command line for the kernel stays for later starts.
+    Processes are let go of first. gdb's break and watch points stay, what `xen catch` and `xen watch` set does not. A
+    command line for the kernel stays for later starts.
     """
 
     name = "restart"
@@ -337,11 +338,20 @@ class Catch(Behind):
     """Stop at what the guest does with Xen: hypercalls, traps, upcalls, a crash.
     Usage: xen catch [hypercall NAME | trap VECTOR | upcall PORT | crash]
 
-    `monitor help catch` has all forms.
+    Without an argument the catches are listed; `monitor help catch` has all forms.
     """
 
     name = "catch"
     words = ("hypercall", "trap", "upcall", "crash")
+
+
+class Uncatch(Behind):
+    """Take away what `xen catch` made.
+    Usage: xen uncatch N|all
+    """
+
+    name = "uncatch"
+    words = ("all",)
 
 
 class Why(Behind):
@@ -354,12 +364,21 @@ class Why(Behind):
 
 class Watch(Behind):
     """Watch memory, with a condition that the server evaluates.
-    Usage: xen watch ...
+    Usage: xen watch [PLACE [LENGTH] [r|w|rw] [if CONDITION]]
 
-    `monitor help watch` has all forms.
+    Without an argument the watches are listed; `monitor help watch` has more.
     """
 
     name = "watch"
+
+
+class Unwatch(Behind):
+    """Take away what `xen watch` made.
+    Usage: xen unwatch N|all
+    """
+
+    name = "unwatch"
+    words = ("all",)
 
 
 class Translate(Behind):
@@ -398,7 +417,7 @@ class Current(gdb.Function):
 Xen()
 for _command in (
     *(Attach, Detach, BreakIn, Restart, Registers, PageTable),
-    *(Ps, Trace, Catch, Why, Watch, Translate),
+    *(Ps, Trace, Catch, Uncatch, Why, Watch, Unwatch, Translate),
     Current,
 ):
     _command()

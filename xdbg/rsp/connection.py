@@ -253,6 +253,7 @@ class Connection:
         self.unlisted = []
         self._thread = None
         self._document = None
+        self._events.clear()
 
     def forget_document(self) -> None:
         """The document that is being read may have changed."""

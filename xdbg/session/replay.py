@@ -93,9 +93,11 @@ class Replay:
 
     def replace(self, launched: Launched) -> DebugTarget:
         """Of `Stage`: the client wants the domain anew."""
-        self._target.disconnected()
-        self._stage(launched, self._target)
+        before = self._target
+        self._stage(launched, before)
         self._target.connected()
+        self._target.succeed(before)
+        before.disconnected()
         return self._target
 
     def _stage(self, launched: Launched, former: DebugTarget | None = None) -> None:

@@ -184,17 +184,18 @@ class Server:
 
         What was traced there is traced here, too.
         """
-        self._target.disconnected()
+        before = self._target
         self._terminal.flush(self._launched.domain)
         self._tell("the domain starts anew")
-        trace = self._target.trace
-        traced = [] if trace is None else list(trace.active)
-        if trace is not None:
-            trace.stop()
-        self._stage(launched, self._target)
+        traced = [] if before.trace is None else list(before.trace.active)
+        if before.trace is not None:
+            before.trace.stop()
+        self._stage(launched, before)
         if traced and self._target.trace is not None:
             self._target.trace.start(traced)
         self._target.connected()
+        self._target.succeed(before)
+        before.disconnected()
         return self._target
 
     def _start_over(self, former: DebugTarget | None = None) -> None:
