@@ -23,7 +23,7 @@ def test_the_pages_of_packets_and_hypercalls_are_those_of_the_tables():
 
 
 def test_each_command_in_the_readme_exists():
-    commands = set(re.findall(r"xdbg ([a-z]+)\b", (ROOT / "README.md").read_text()))
+    commands = set(re.findall(r"xdbg ([a-z]+(?:-[a-z]+)*)\b", (ROOT / "README.md").read_text()))
     assert {"guests", "run", "serve", "debug", "trace"} <= commands
     for command in commands & set(main.list_commands(None)):
         assert CliRunner().invoke(main, [command, "--help"]).exit_code == 0

@@ -14,11 +14,12 @@ LAYERS = {
     "xen": 2,
     "guestos": 3,
     "timeline": 4,
+    "trace": 4,
     "debug": 5,
-    "trace": 5,
     "session": 6,
     "cli": 7,
     "testing": 8,
+    "gdbscripts": 0,
 }
 OWNERS = {
     "unicorn": {"machine"},
@@ -29,6 +30,7 @@ OWNERS = {
     "select": {"session"},
     "signal": {"session"},
     "pygdbmi": {"testing"},
+    "gdb": {"gdbscripts"},
     "random": set(),
     "secrets": set(),
     "uuid": set(),
@@ -59,7 +61,8 @@ def test_imports_go_down(path):
     for target, name in imports(path):
         if name.startswith("xdbg") and target in LAYERS and target != layer:
             assert LAYERS[target] < LAYERS[layer], f"{layer} imports {name}"
-            assert layer != "rsp", f"rsp imports {name}"
+            assert target != "gdbscripts", f"{layer} imports {name}"
+            assert layer not in ("rsp", "gdbscripts"), f"{layer} imports {name}"
             assert (layer, target) != ("guestos", "xen"), f"guestos imports {name}"
             assert layer != "machine" or target == "abi", f"machine imports {name}"
 

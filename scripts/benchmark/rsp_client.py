@@ -435,16 +435,17 @@ class Bench:
         return rate
 
     def g_target(self):
-        """Condition as an agent expression: hot_counter == k, false k times, then true."""
+        """Condition as an agent expression: hot_counter == k || $rsp == 0, false k times, then true."""
         if self.rsp.features.get("ConditionalBreakpoints") != "+":
             raise UnsupportedError("no ConditionalBreakpoints+ in qSupported")
         k = getattr(self, "false_hits", 200)
         while True:
             self.rsp.write_word(self.sym["hot_counter"], 0)
             self.command(CMD_HOT, k + 100)
-            code = (
-                b"\x25" + self.sym["hot_counter"].to_bytes(8, "big") + b"\x19\x24" + k.to_bytes(4, "big") + b"\x13\x27"
+            counter_is_k = (
+                b"\x25" + self.sym["hot_counter"].to_bytes(8, "big") + b"\x19\x24" + k.to_bytes(4, "big") + b"\x13"
             )
+            code = b"\x26\x00\x07\x0e" + counter_is_k + b"\x10\x27"  # reg 7, log_not, ..., bit_or, end
             self.bp(b"Z", self.sym["hot_function"], b";X%x,%b" % (len(code), code.hex().encode()))
             start = clock()
             self.rsp.resume(self.cont)

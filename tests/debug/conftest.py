@@ -35,7 +35,8 @@ KERNEL = r"""
 .set iret, 23
 .set sched_op, 29
 .globl _start, square, squared, loop, next_round, copy, ask, asked, breakpoint, behind, done, bad, on_int3
-.globl counter, sum, from, to, answer, traps, endless
+.globl counter, sum, from, to, answer, traps, endless, batch, batched, divide, wrong, end_crashed
+.globl vmcoreinfo_data, vmcoreinfo_size
 _start:
     lea table(%rip), %rdi
     mov $set_trap_table, %eax
@@ -75,6 +76,23 @@ endless:
     jmp endless
 bad:
     ud2                         # without a handler: Xen ends the domain
+batch:
+    lea calls(%rip), %rdi
+    mov $3, %esi
+    mov $13, %eax               # multicall
+    syscall
+batched:
+    jmp endless
+divide:
+    xor %ecx, %ecx
+    div %ecx
+wrong:
+    movb $1, 0x1234
+end_crashed:
+    lea crashed(%rip), %rsi
+    mov $2, %edi                # SCHEDOP_shutdown
+    mov $sched_op, %eax
+    syscall
 square:
     mov %rdi, %rax
     imul %rdi, %rax
@@ -98,6 +116,15 @@ table:
     .quad on_int3
     .quad 0, 0
 reason: .long 0
+crashed: .long 3
+    .balign 8
+calls:                          # XENVER_version, SCHEDOP_yield, XENVER_pagesize
+    .quad xen_version, 0, 0, 0, 0, 0, 0, 0
+    .quad sched_op, 0, 0, 0, 0, 0, 0, 0
+    .quad xen_version, 0, 7, 0, 0, 0, 0, 0
+vmcoreinfo_data: .quad info
+vmcoreinfo_size: .quad 19
+info: .ascii "OSRELEASE=of a test"
     .balign 4096
 counter: .quad 0
 sum: .quad 0

@@ -173,8 +173,8 @@ def test_pieces_follow_the_page_table() -> None:
         (0x28000, 0x1000),
         (0x32000, 0x10),
     ]
-    assert points.hits_of_store(0x28010, 4) == [(1, WatchHit(WRITE, 0x402010))]
-    assert points.hits_of_store(0x29000, 4) == []
+    assert points.hits(points.stored(0x28010, 4), 0x28010, 4) == [(1, WatchHit(WRITE, 0x402010))]
+    assert points.hits(points.stored(0x29000, 4), 0x29000, 4) == []
     points.forget(1)
     assert points, "what the CPU watches is to be taken out still"
     follow(points, tables, watched)
@@ -190,5 +190,8 @@ def test_watch_points_of_one_place_are_told_oldest_first_and_read_watches_no_sto
     points.insert(Watchpoint(2, WRITE, 0x400100, 8))
     follow(points, tables, watched)
     assert {watch.access for watch in watched} == {Access.READ, Access.READ | Access.WRITE, Access.WRITE}
-    assert points.hits_of_store(0x10100, 1) == [(1, WatchHit(ACCESS, 0x400100)), (1, WatchHit(WRITE, 0x400100))]
+    assert points.hits(points.stored(0x10100, 1), 0x10100, 1) == [
+        (1, WatchHit(ACCESS, 0x400100)),
+        (1, WatchHit(WRITE, 0x400100)),
+    ]
     assert tables.space.translate(Vaddr(0x400100)).maddr == 0x10100

@@ -21,6 +21,8 @@ from xdbg.rsp.signals import Signal
 from xdbg.rsp.target import (
     BreakpointKind,
     FileStat,
+    MemoryRegion,
+    Program,
     ResumeAction,
     ResumeKind,
     TargetError,
@@ -29,6 +31,18 @@ from xdbg.rsp.target import (
     action_for,
 )
 from xdbg.rsp.threadid import Thread
+from xdbg.rsp.tracepoints import (
+    Action,
+    FrameByNumber,
+    FrameSearch,
+    TraceEnd,
+    TracepointDefinition,
+    TracepointId,
+    TracepointSource,
+    TraceStatus,
+    TraceVariable,
+    WholeTracepoint,
+)
 
 KERNEL = 0x400001
 TEXT = 0x401000
@@ -132,6 +146,7 @@ class FakeTarget(BareTarget):
         self.interrupts = 0
         self.killed = []
         self.resumed = 0
+        self.arguments = "quiet"
 
     def resume(self, actions: Sequence[ResumeAction]) -> None:
         if any(action.signal == Signal.KILL for action in actions):
@@ -174,7 +189,9 @@ class FakeTarget(BareTarget):
         return FakeFile(b"}#$* %d" % pid)
 
     def read_link(self, pid: int, path: str) -> str:
-        return f"/link/{pid}{path}"
+        if path == "/proc/version":
+            raise TargetError(errno.EINVAL)
+        return "/proc/version" if path == "/link" else f"/link/{pid}{path}"
 
     def monitor(self, thread: Thread, command: str) -> Iterator[str]:
         yield f"{command} on {thread.pid if thread else None}\n"
@@ -200,6 +217,22 @@ class FakeTarget(BareTarget):
     def kill(self, pid: int) -> None:
         self.detach(pid)
         self.killed.append(pid)
+
+    @property
+    def program(self) -> Program:
+        return Program(KERNEL, "/boot/fake", self.arguments)
+
+    def restart(self, path: str, arguments: str | None) -> "FakeTarget":
+        if path not in {"", "/boot/fake"}:
+            raise TargetError(errno.ENOENT, "only the kernel")
+        new = type(self)()
+        new.arguments = self.arguments if arguments is None else arguments
+        return new
+
+    def memory_region(self, thread: Thread, vaddr: int) -> MemoryRegion:
+        start = vaddr & -PAGE
+        mapped = start in self.pages
+        return MemoryRegion(start, PAGE, "rwx" if mapped else None, f"of {thread.tid}" if mapped else "")
 
     def run(self, limit: int = 10000) -> StopEvent:
         """Executes what the last `resume` asked for; returns the stop."""
@@ -241,7 +274,29 @@ class FakeTarget(BareTarget):
         return self.status
 
 
-class ExpressionTarget(FakeTarget):
+class NonStopTarget(FakeTarget):
+    """Threads stop one by one: tests make the stops."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = {}
+        self.thread_events = None
+        self.options = {}
+
+    def set_non_stop(self, on: bool) -> None:
+        self.held = {info.thread: StopReply(Signal.ZERO, info.thread) for info in self.infos} if on else {}
+
+    def stopped(self) -> Sequence[StopEvent]:
+        return list(self.held.values())
+
+    def report_threads(self, on: bool) -> None:
+        self.thread_events = on
+
+    def set_thread_options(self, options: dict[Thread, int]) -> None:
+        self.options = options
+
+
+class ExpressionTarget(NonStopTarget):
     """Takes conditions and commands in agent bytecode too."""
 
     def __init__(self) -> None:
@@ -260,3 +315,115 @@ class ExpressionTarget(FakeTarget):
     ) -> None:
         del thread
         self.commands[kind, vaddr] = (commands, persist)
+
+
+class FakeFrame:
+    """A frame with registers that count up from 1 and 16 bytes of memory at `DATA`; or with nothing but its place."""
+
+    def __init__(self, number: int, *, full: bool) -> None:
+        self.number = number
+        self.tracepoint = 7
+        self.rip = TEXT + number
+        self.registers = bytes(index % 251 for index in range(registers.G_SIZE)) if full else None
+        self.memory = {DATA: bytes(range(16))} if full else {}
+
+    def read_memory(self, vaddr: int, length: int) -> bytes:
+        for start, data in self.memory.items():
+            if start <= vaddr < start + len(data):
+                return data[vaddr - start :][:length]
+        return b""
+
+    def ranges(self) -> Sequence[tuple[int, int]]:
+        return [(start, len(data)) for start, data in self.memory.items()]
+
+    def variables(self) -> dict[int, int]:
+        return {2: -2} if self.memory else {}
+
+
+class FakeTracepoints:
+    """Remembers what it is told; two frames are always there, the second with nothing collected."""
+
+    def __init__(self) -> None:
+        self.told = []
+        self.whole = []
+        self.state = TraceStatus(TraceEnd.NEVER_RUN, 0, "", 2, 3, 100, 4096, False, False, 0, 0, "", "")
+
+    def init_trace(self) -> None:
+        self.told.append("init")
+
+    def define_tracepoint(self, thread: Thread, definition: TracepointDefinition, *, more: bool) -> None:
+        self.told.append((thread, definition, more))
+
+    def add_actions(
+        self, tracepoint: TracepointId, actions: Sequence[Action], step_actions: Sequence[Action], *, more: bool
+    ) -> None:
+        self.told.append((tracepoint, actions, step_actions, more))
+
+    def add_source(self, tracepoint: TracepointId, source: TracepointSource) -> None:
+        self.told.append((tracepoint, source))
+
+    def enable_tracepoint(self, tracepoint: TracepointId, *, enabled: bool) -> None:
+        self.told.append((tracepoint, enabled))
+
+    def tracepoints(self) -> Sequence[WholeTracepoint]:
+        return self.whole
+
+    def tracepoint_usage(self, tracepoint: TracepointId) -> tuple[int, int]:
+        if tracepoint.number != 7:
+            raise TargetError(errno.ENOENT, "no such tracepoint")
+        return 3, 0x240
+
+    def define_variable(self, variable: TraceVariable) -> None:
+        self.told.append(variable)
+
+    def trace_variables(self) -> Sequence[TraceVariable]:
+        return [TraceVariable(1, 0, "clock", builtin=True), TraceVariable(2, -1, "n")]
+
+    def trace_variable(self, number: int) -> int | None:
+        return {1: 5, 2: -1}.get(number)
+
+    def set_read_only(self, ranges: Sequence[tuple[int, int]]) -> None:
+        self.told.append(ranges)
+
+    def is_read_only(self, vaddr: int) -> int:
+        return TEXT + 8 - vaddr if TEXT <= vaddr < TEXT + 8 else 0
+
+    def start_trace(self) -> None:
+        self.told.append("start")
+
+    def stop_trace(self) -> None:
+        self.told.append("stop")
+
+    def trace_status(self) -> TraceStatus:
+        return self.state
+
+    def set_disconnected_tracing(self, *, keeps: bool) -> None:
+        self.told.append(("keeps", keeps))
+
+    def set_circular_buffer(self, *, circular: bool) -> None:
+        self.told.append(("circular", circular))
+
+    def set_buffer_size(self, size: int | None) -> None:
+        self.told.append(("size", size))
+
+    def set_notes(self, *, user: str | None, notes: str | None, stop: str | None) -> None:
+        self.told.append((user, notes, stop))
+
+    def find_frame(self, search: FrameSearch, after: int | None) -> FakeFrame | None:
+        self.told.append((search, after))
+        number = search.number if isinstance(search, FrameByNumber) else 0 if after is None else after + 1
+        return FakeFrame(number, full=number == 0) if number < 2 else None
+
+    def read_trace_buffer(self, offset: int, length: int) -> bytes:
+        if offset > 16:
+            raise TargetError(errno.EINVAL, "beyond the end")
+        return bytes(range(16))[offset : offset + length]
+
+
+class TracingTarget(ExpressionTarget):
+    """Has tracepoints too, as a part."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tracepoints = FakeTracepoints()
+        self.parts = (self.tracepoints,)

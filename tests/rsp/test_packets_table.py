@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from rsp_client import Client
-from rsp_fake import DATA, KERNEL, STACK, TEXT, BareTarget, ExpressionTarget, FakeTarget
+from rsp_fake import DATA, KERNEL, STACK, TEXT, BareTarget, ExpressionTarget, FakeTarget, NonStopTarget
 
 from xdbg.rsp import registers, table
 from xdbg.rsp.connection import Departure, State
@@ -24,6 +24,7 @@ class ZeroTarget(BareTarget):
         return bytes(length)
 
 
+TRIPLE = b"x86_64-unknown-unknown".hex().encode()
 K1 = b"p%x.1" % KERNEL
 K2 = b"p%x.2" % KERNEL
 
@@ -32,6 +33,9 @@ FSTAT = b"".join(
     for number, size in [(0, 4), (0, 4), (0o100444, 4), (1, 4), (0, 4), (0, 4), (0, 4), (6, 8), (512, 8), (1, 8)]
 ) + bytes(12)
 """struct stat of a file of six bytes: device to device type, size, block size, blocks, three times."""
+LSTAT = FSTAT.replace((0o100444).to_bytes(4, "big"), (0o120777).to_bytes(4, "big")).replace(
+    (6).to_bytes(8, "big"), len("/proc/version").to_bytes(8, "big")
+)
 
 EXCHANGES = {
     "must reply empty": [(b"vMustReplyEmpty", b"")],
@@ -44,8 +48,6 @@ EXCHANGES = {
         (b"QPassSignals:", b""),
         (b"vCtrlC", b""),
         (b"jThreadsInfo", b""),
-        (b"QThreadSuffixSupported", b""),
-        (b"R00", b""),
         (b"\xff\x00", b""),
         (b"vFoo;1", b""),
         (b"qXfer:memory-map:read::0,100", b""),
@@ -213,6 +215,12 @@ EXCHANGES = {
         (b"vFile:open:%s,1,0" % b"/proc/version".hex().encode(), b"F-1,1e"),
         (b"vFile:open:zz,0,0", b"F-1,16"),
         (b"vFile:readlink:%s" % b"/exe".hex().encode(), b"Fb;/link/7/exe"),
+        (b"vFile:stat:%s" % b"/proc/version".hex().encode(), b"F40;" + FSTAT),
+        (b"vFile:lstat:%s" % b"/proc/version".hex().encode(), b"F40;" + FSTAT),
+        (b"vFile:stat:%s" % b"/link".hex().encode(), b"F40;" + FSTAT),
+        (b"vFile:lstat:%s" % b"/link".hex().encode(), b"F40;" + LSTAT),
+        (b"vFile:stat:%s" % b"/exe".hex().encode(), b"F-1,270f"),
+        (b"vFile:stat:zz", b"F-1,16"),
         (b"vFile:unlink:00", b"F-1,58"),
         (b"vFile:pwrite:0,0,x", b"F-1,58"),
     ],
@@ -223,6 +231,47 @@ EXCHANGES = {
             [b"O" + b"fail on 4194305\n".hex().encode(), b"O" + b"it failed\n".hex().encode(), b"OK"],
         ),
         (b"qRcmd,6", b"E22"),
+    ],
+    "restart": [
+        (b"qExecAndArgs", b"S;%s;%s;" % (b"/boot/fake".hex().encode(), b"quiet".hex().encode())),
+        (b"vRun;", b"E01"),
+        (b"R00", b"E01"),
+        (b"!", b"OK"),
+        (b"vRun;", b"E16"),
+        (b"M%x,1:cc" % TEXT, b"OK"),
+        (b"R00", None),
+        (b"m%x,1" % TEXT, b"90"),
+        (b"vKill;%x" % KERNEL, b"OK"),
+        (b"vRun;%s" % b"/bin/sh".hex().encode(), b"E02"),
+        (b"vRun;zz", b"E22"),
+        (b"vRun;", b"T05thread:%s;" % K1),
+        (b"qExecAndArgs", b"S;%s;%s;" % (b"/boot/fake".hex().encode(), b"quiet".hex().encode())),
+        (b"D", b"OK"),
+        (b"vRun;%s;%s;%s" % tuple(word.hex().encode() for word in (b"/boot/fake", b"a=1", b"b c")),
+         b"T05thread:%s;" % K1),
+        (b"qExecAndArgs", b"S;%s;%s;" % (b"/boot/fake".hex().encode(), b"a=1 b c".hex().encode())),
+    ],
+    "lldb": [
+        (b"qHostInfo", b"triple:%s;ptrsize:8;endian:little;vm-page-size:4096;watchpoint_exceptions_received:after;"
+         % TRIPLE),
+        (b"qProcessInfo", b"pid:400001;triple:%s;ptrsize:8;endian:little;" % TRIPLE),
+        (b"qRegisterInfo7", b"name:rsp;alt-name:sp;bitsize:64;offset:56;encoding:uint;format:hex;%s"
+         % b"set:General Purpose Registers;gcc:7;dwarf:7;generic:sp;"),
+        (b"qRegisterInfo3c", b"name:cr0;bitsize:64;encoding:uint;format:hex;set:System Registers;"),
+        (b"qRegisterInfofff", b"E02"),
+        (b"qRegisterInfo", b"E22"),
+        (b"qRegisterInfox", b"E22"),
+        (b"qMemoryRegionInfo:%x" % (TEXT + 5), b"start:%x;size:1000;permissions:rwx;name:%s;"
+         % (TEXT, b"of 1".hex().encode())),
+        (b"qMemoryRegionInfo:0", b"start:0;size:1000;"),
+        (b"qMemoryRegionInfo:", b"E22"),
+        (b"QThreadSuffixSupported", b"OK"),
+        (b"?", b"T05thread:%s;" % K1),
+        (b"QListThreadsInStopReply", b"OK"),
+        (b"?", b"T05thread:%s;threads:%s,%s;thread-pcs:%x,%x;" % (K1, K1, K2, TEXT, TEXT)),
+        (b"vAttach;9", b"E03"),
+        (b"QEnableErrorStrings", b"OK"),
+        (b"vAttach;9", b"E03;%s" % b"no such process".hex().encode()),
     ],
     "attach, look, detach, kill": [
         (b"!", b"OK"),
@@ -290,6 +339,7 @@ def test_qsupported_announces_exactly_what_the_target_implements(target: FakeTar
         b"QStartNoAckMode+",
         b"binary-upload+",
         b"vContSupported+",
+        b"no-resumed+",
         b"swbreak+",
         b"hwbreak+",
         b"qXfer:threads:read+",
@@ -297,8 +347,12 @@ def test_qsupported_announces_exactly_what_the_target_implements(target: FakeTar
         b"qXfer:exec-file:read+",
         b"qXfer:auxv:read+",
     }
+    offered = set(Client(target, features=None).ask(b"qSupported:single-inf-arg+;multi-wp-addr+").split(b";"))
+    assert offered == everything | {b"single-inf-arg+"}
+    one_by_one = everything | {b"QNonStop+", b"QThreadEvents+", b"QThreadOptions=3"}
+    assert set(Client(NonStopTarget()).ask(b"qSupported").split(b";")) == one_by_one
     expressions = {b"ConditionalBreakpoints+", b"BreakpointCommands+"}
-    assert set(Client(ExpressionTarget()).ask(b"qSupported").split(b";")) == everything | expressions
+    assert set(Client(ExpressionTarget()).ask(b"qSupported").split(b";")) == one_by_one | expressions
     assert set(Client(BareTarget()).ask(b"qSupported").split(b";")) == {
         b"PacketSize=40000",
         b"multiprocess+",

@@ -1,5 +1,6 @@
 """Every reply as payload, for gdb's features and for a client that offered none."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,6 +8,8 @@ import pytest
 from xdbg.rsp.client import ClientFeatures
 from xdbg.rsp.replies import (
     BinaryData,
+    Cloned,
+    Created,
     Error,
     Execed,
     ExitReply,
@@ -23,6 +26,7 @@ from xdbg.rsp.replies import (
     StopReply,
     SwBreak,
     SyscallStop,
+    ThreadExited,
     Threads,
     VforkDone,
     WatchHit,
@@ -65,6 +69,9 @@ def stop(*reasons: StopReason, **more: Any) -> StopReply:
         (ExitReply(256 + 3), b"W03", b"W03"),
         (SignalledReply(Signal.SEGV, 0x41), b"X0b;process:41", b"X0b"),
         (NoResumed(), b"N", b"S05"),
+        (ThreadExited(3, Thread(0x41, 0x43)), b"w03;p41.43", b"w03;43"),
+        (stop(Created()), b"T05create:;thread:p41.43;", b"T05create:;thread:43;"),
+        (stop(Cloned(Thread(0x41, 0x44))), b"T05clone:p41.44;thread:p41.43;", b"T05clone:44;thread:43;"),
         (Error(14), b"E14", b"E14"),
         (Error(4), b"E04", b"E04"),
         (Error(110), b"E99", b"E99"),
@@ -84,3 +91,24 @@ def stop(*reasons: StopReason, **more: Any) -> StopReply:
 def test_a_reply_is_these_bytes(reply: Reply, gdb: bytes, none: bytes) -> None:
     assert encode(reply, GDB) == gdb
     assert encode(reply, NONE) == none
+
+
+def test_all_watched_places_are_told_only_to_a_client_that_takes_several() -> None:
+    reply = stop(WatchHit(2, 0x10), WatchHit(4, 0x20), LibrariesChanged())
+    several = ClientFeatures.parse(b"multi-wp-addr+")
+    assert encode(reply, several) == b"T05watch:10;awatch:20;library:;thread:43;"
+    assert encode(reply, NONE) == b"T05watch:10;library:;thread:43;"
+
+
+def test_a_stop_names_all_threads_and_where_they_are_if_that_is_known() -> None:
+    other = Thread(0x41, 0x44)
+    assert encode(stop(threads=((THREAD, 0x10), (other, 0x20))), GDB) == (
+        b"T05thread:p41.43;threads:p41.43,p41.44;thread-pcs:10,20;"
+    )
+    assert encode(stop(threads=((THREAD, 0x10), (other, None))), GDB) == b"T05thread:p41.43;threads:p41.43,p41.44;"
+
+
+def test_lldb_gets_the_text_of_an_error_behind_its_number() -> None:
+    lldb = replace(NONE, error_strings=True)
+    assert encode(Error(14, "no page"), lldb) == b"E14;" + b"no page".hex().encode()
+    assert encode(Error(14), lldb) == b"E14"

@@ -13,8 +13,8 @@ from xdbg.abi.event_channel import EvtchnBindVirq
 from xdbg.abi.frames import Maddr, Vaddr
 from xdbg.abi.hypercalls import Hypercall
 from xdbg.trace import recorder as recorder_module
+from xdbg.trace.describing import bound_to, error_text, vector_name
 from xdbg.trace.events import EVENT_KINDS, FrameWord, PendingPort, parse_kinds
-from xdbg.trace.recorder import bound_to, error_text, vector_name
 from xdbg.xen.events import (
     EventPending,
     HypercallDone,
@@ -213,7 +213,7 @@ def test_kinds_are_parsed_from_a_list() -> None:
 def test_the_disassembler_is_loaded_only_when_an_exception_is_recorded(machine: Machine) -> None:
     recorder = machine.recorder()
     machine.tell(BOUNCE, FRAME, HANDLER, IRET, recorder=recorder)
-    assert recorder._disassembler._engine is None
+    assert recorder._describe._disassembler._engine is None
     machine.tell(INT3, recorder=recorder)
-    assert recorder._disassembler._engine is not None
+    assert recorder._describe._disassembler._engine is not None
     assert "capstone" not in vars(recorder_module)

@@ -13,6 +13,7 @@ _COMMANDS = {
     "run": "run a domain to its end",
     "serve": "wait for gdb before the domain's first instruction",
     "debug": "serve, and start gdb attached to it",
+    "gdb-commands": "where the script with gdb's xen commands is",
     "trace": "run, and dump the way of every trap, hypercall and event",
 }
 
@@ -28,7 +29,7 @@ class _Commands(click.Group):
         del ctx
         if cmd_name not in _COMMANDS:
             return None
-        command = import_module(f"{__name__}.{cmd_name}").command
+        command = import_module(f"{__name__}.{cmd_name.replace('-', '_')}").command
         assert isinstance(command, click.Command)
         return command
 

@@ -9,8 +9,11 @@ from typing import Any, TypeVar
 
 import click
 
+from xdbg.debug.core_file import CoreFileError
+from xdbg.session.core_files import save_core
 from xdbg.session.launch import MIB, Launch, Launched, LaunchError, launch
 from xdbg.session.limits import LimitReached, Limits
+from xdbg.session.run import Outcome
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -72,6 +75,34 @@ def limit_options(command: F) -> F:
     ):
         command = decorate(command)
     return command
+
+
+def core_option(command: F) -> F:
+    """--core FILE, which `save_crashed` acts on."""
+    return click.option(
+        "--core",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="If the domain crashes, write its core to this new file, for gdb and Xen's tools.",
+    )(command)
+
+
+def check_core(core: Path | None) -> None:
+    """Refuse, before anything is run, a file that can't be the core's."""
+    if core is not None and (core.exists() or not core.parent.is_dir()):
+        raise UsageFailure(f"--core: {core}: {'it exists already' if core.exists() else 'no such directory'}")
+
+
+def save_crashed(launched: Launched, outcome: Outcome, core: Path | None) -> None:
+    """Write the core of a domain that has crashed, if that was asked for."""
+    if core is None or outcome is not Outcome.CRASHED:
+        return
+    try:
+        save_core(launched, core)
+    except CoreFileError as error:
+        click.echo(f"xdbg: --core: {error}", err=True)
+    else:
+        click.echo(f"xdbg: the core is in {core}", err=True)
 
 
 def limits_of(max_instructions: int | None, timeout: float | None) -> Limits:

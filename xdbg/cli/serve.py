@@ -24,6 +24,12 @@ from .options import UsageFailure, domain_options, ended_by_limits, launch_domai
     metavar="HOST:PORT|unix:PATH|stdio",
     help="Where gdb connects; port 0 takes a free one.",
 )
+@click.option(
+    "--dump-dir",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    metavar="DIR",
+    help="Where `monitor dump-core` puts its files; default is the working directory.",
+)
 def command(
     kernel: str,
     modules: tuple[Path, ...],
@@ -32,10 +38,12 @@ def command(
     max_instructions: int | None,
     timeout: float | None,
     address: str,
+    dump_dir: Path | None,
 ) -> None:
     """Serve the domain of KERNEL to gdb, stopped before its first instruction.
 
-    When gdb has gone it can come again. Ctrl-C ends the server. With stdio, the console goes to stderr.
+    When gdb has gone it can come again; gdb -x "$(xdbg gdb-commands)" has the xen commands in it. Ctrl-C ends the
+    server. With stdio, the console goes to stderr.
     """
     try:
         where = parse_address(address)
@@ -56,6 +64,7 @@ def command(
             channel=channel,
             announce=lambda text: click.echo(f"xdbg: {text}", err=True),
             limits=limits_of(max_instructions, timeout),
+            dump_directory=dump_dir,
         )
         stack.callback(server.close)
         stack.enter_context(end_on_signals(server))

@@ -13,13 +13,23 @@ from xdbg.session.trace import make_recorder
 from xdbg.trace.events import DEFAULT_KINDS, EVENT_KINDS, parse_kinds
 from xdbg.trace.formats import FORMATS
 
-from .options import UsageFailure, domain_options, launch_domain, limit_options, limits_of
+from .options import (
+    UsageFailure,
+    check_core,
+    core_option,
+    domain_options,
+    launch_domain,
+    limit_options,
+    limits_of,
+    save_crashed,
+)
 from .run import report
 
 
 @click.command("trace", epilog="Events: " + "; ".join(f"{name}: {what}" for name, what in EVENT_KINDS.items()))
 @domain_options
 @limit_options
+@core_option
 @click.option("--format", "form", type=click.Choice(list(FORMATS)), default="text", show_default=True)
 @click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Where the dump goes; default stdout.")
 @click.option(
@@ -34,6 +44,7 @@ def command(
     memory: int,
     max_instructions: int | None,
     timeout: float | None,
+    core: Path | None,
     form: str,
     output: Path | None,
     events: str | None,
@@ -46,6 +57,7 @@ def command(
         kinds = DEFAULT_KINDS if events is None else parse_kinds(events)
     except ValueError as error:
         raise UsageFailure(f"--events: {error}") from error
+    check_core(core)
     launched = launch_domain(kernel, modules, append, memory)
     with ExitStack() as stack:
         stream: TextIO = sys.stdout
@@ -57,4 +69,5 @@ def command(
         launched.hv.observer = make_recorder(launched, stream, form, kinds)
         terminal = Terminal(sys.stderr.buffer if output is None else sys.stdout.buffer, sys.stdin.fileno())
         outcome = run_to_end(launched, terminal, limits_of(max_instructions, timeout))
+    save_crashed(launched, outcome, core)
     sys.exit(report(launched, outcome))

@@ -3,40 +3,65 @@
 A breakpoint belongs to the inferior through which it was set, and stops in its address space:
 
 * one that was set through the kernel stops wherever its address is executed, in any address space: the kernel is seen
-as
-  the whole machine;
+  as the whole machine;
 * one of a process at an address of the lower half stops under that process's own page tables only: another process
   that runs the same frame of text never notices;
 * one of a process at an address of the upper half is in the kernel, which all processes share: it stops when the
   kernel runs on that process's behalf.
+
+The CPU itself tells these apart by the page table in use, and passes where a condition does not hold (`conditions`):
+neither costs an exit. Commands are run, and what the CPU can't decide is decided, by `breakpoint_agent`.
 
 gdb takes all its breakpoints out at each stop and puts them back before it resumes. So nothing is done until
 `install`, which compares what is wanted with what the CPU has, and changes the differences. Guest memory is never
 written.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol
 
 from xdbg.abi.frames import Maddr, Vaddr
-from xdbg.rsp.replies import HwBreak, SwBreak
+from xdbg.machine.predicate import Predicate
+from xdbg.rsp.agent_expression import Expression
 from xdbg.rsp.target import BreakpointKind
 
-from .address_space import KERNEL_HALF
+from .conditions import Placement, predicate_for
 
 StopPoint = tuple[Vaddr, Maddr | None]
 """Where execution stops: an address, and the page table under which, None for all."""
+ConditionalPoint = tuple[Vaddr, Maddr | None, Predicate | None]
+"""The same, and what must hold for it."""
 
 
 class StopPointSet(Protocol):
     """The CPU's side: `Cpu.stop_points`."""
 
-    def add(self, vaddr: Vaddr, cr3: Maddr | None) -> None:
+    def add(self, vaddr: Vaddr, cr3: Maddr | None, predicate: Predicate | None = None) -> None:
         """Stop before the instruction at `vaddr`."""
 
-    def remove(self, vaddr: Vaddr, cr3: Maddr | None) -> None:
+    def remove(self, vaddr: Vaddr, cr3: Maddr | None, predicate: Predicate | None = None) -> None:
         """Undo one `add`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Actions:
+    """What is done at a breakpoint. Any of `conditions` must hold, if there are any; with `commands` it never stops.
+
+    `persist`: the commands are run on when the debugger has gone.
+    """
+
+    conditions: tuple[Expression, ...] = ()
+    commands: tuple[Expression, ...] = ()
+    persist: bool = False
+
+    @property
+    def lingers(self) -> bool:
+        """Whether anything is left to do without a debugger."""
+        return bool(self.commands) and self.persist
+
+
+_STOP: Final = Actions()
 
 
 @dataclass(slots=True)
@@ -44,15 +69,29 @@ class Breakpoints:
     """All breakpoints. `kernel_pid` is the inferior whose breakpoints count in every address space."""
 
     kernel_pid: int
-    _kinds: dict[Vaddr, dict[int, set[BreakpointKind]]] = field(default_factory=dict)
-    """By address: the inferiors that have a breakpoint there, and of which kinds."""
-    _internal: dict[str, set[StopPoint]] = field(default_factory=dict)
-    _installed: set[StopPoint] = field(default_factory=set)
+    _kinds: dict[Vaddr, dict[int, dict[BreakpointKind, Actions]]] = field(default_factory=dict)
+    """By address: the inferiors that have a breakpoint there, of which kinds, and what is done there."""
+    _internal: dict[str, dict[ConditionalPoint, None]] = field(default_factory=dict)
+    _installed: dict[ConditionalPoint, None] = field(default_factory=dict)
     _changed: bool = False
 
     def insert(self, pid: int, kind: BreakpointKind, vaddr: int) -> None:
-        """Idempotent."""
-        self._kinds.setdefault(Vaddr(vaddr), {}).setdefault(pid, set()).add(kind)
+        """Idempotent. What is done there stays as it is; a new one just stops."""
+        self._kinds.setdefault(Vaddr(vaddr), {}).setdefault(pid, {}).setdefault(kind, _STOP)
+        self._changed = True
+
+    def set_conditions(self, pid: int, kind: BreakpointKind, vaddr: int, conditions: tuple[Expression, ...]) -> None:
+        """Of a breakpoint that is there, instead of those that it has."""
+        kinds = self._kinds[Vaddr(vaddr)][pid]
+        kinds[kind] = replace(kinds[kind], conditions=conditions)
+        self._changed = True
+
+    def set_commands(
+        self, pid: int, kind: BreakpointKind, vaddr: int, commands: tuple[Expression, ...], *, persist: bool
+    ) -> None:
+        """Of a breakpoint that is there, instead of those that it has."""
+        kinds = self._kinds[Vaddr(vaddr)][pid]
+        kinds[kind] = replace(kinds[kind], commands=commands, persist=persist)
         self._changed = True
 
     def remove(self, pid: int, kind: BreakpointKind, vaddr: int) -> None:
@@ -60,7 +99,7 @@ class Breakpoints:
         by_pid = self._kinds.get(Vaddr(vaddr))
         if by_pid is None or pid not in by_pid:
             return
-        by_pid[pid].discard(kind)
+        by_pid[pid].pop(kind, None)
         if not by_pid[pid]:
             del by_pid[pid]
         if not by_pid:
@@ -68,10 +107,13 @@ class Breakpoints:
         self._changed = True
 
     def forget(self, pid: int) -> None:
-        """Remove all breakpoints of an inferior."""
+        """Remove all breakpoints of an inferior, but those of the kernel whose commands are to be run on."""
         for vaddr in [vaddr for vaddr, by_pid in self._kinds.items() if pid in by_pid]:
-            del self._kinds[vaddr][pid]
-            if not self._kinds[vaddr]:
+            by_pid = self._kinds[vaddr]
+            kept = {kind: one for kind, one in by_pid.pop(pid).items() if pid == self.kernel_pid and one.lingers}
+            if kept:
+                by_pid[pid] = kept
+            if not by_pid:
                 del self._kinds[vaddr]
         self._changed = True
 
@@ -85,10 +127,13 @@ class Breakpoints:
         """At how many addresses there are breakpoints."""
         return len(self._kinds)
 
-    def set_internal(self, purpose: str, points: Iterable[StopPoint]) -> None:
+    def set_internal(
+        self, purpose: str, points: Iterable[StopPoint], conditional: Iterable[ConditionalPoint] = ()
+    ) -> None:
         """The stop points that run control needs for a purpose of its own; they are never reported."""
-        new = set(points)
-        if new != self._internal.get(purpose, set()):
+        plain: list[ConditionalPoint] = [(vaddr, cr3, None) for vaddr, cr3 in sorted(set(points), key=_order)]
+        new = dict.fromkeys([*plain, *conditional])
+        if new != self._internal.get(purpose, {}):
             self._internal[purpose] = new
             self._changed = True
 
@@ -96,30 +141,40 @@ class Breakpoints:
         """The inferiors that have a breakpoint at an address, in the order in which they set it."""
         return tuple(self._kinds.get(Vaddr(vaddr), ()))
 
-    def reason(self, pid: int, vaddr: int) -> SwBreak | HwBreak:
-        """What gdb is told of a hit. With both kinds at one address it is the software breakpoint's."""
-        kinds = self._kinds[Vaddr(vaddr)][pid]
-        return SwBreak() if BreakpointKind.SOFTWARE in kinds else HwBreak()
+    def actions(self, pid: int, vaddr: int) -> Sequence[tuple[BreakpointKind, Actions]]:
+        """The breakpoints of an inferior at an address, by kind."""
+        return tuple(self._kinds.get(Vaddr(vaddr), {}).get(pid, {}).items())
+
+    def leave(self) -> None:
+        """The debugger has gone: as `forget`, for all inferiors, and nothing is needed for run control."""
+        for pid in {pid: None for by_pid in self._kinds.values() for pid in by_pid}:
+            self.forget(pid)
+        self._internal.clear()
+        self._changed = True
 
     def install(
-        self, stop_points: StopPointSet, tables_of: Callable[[int], Iterable[Maddr]], *, moved: bool = False
+        self, stop_points: StopPointSet, places: Callable[[int, Vaddr], Iterable[Placement]], *, moved: bool = False
     ) -> None:
-        """Bring the CPU's stop points in line. `tables_of(pid)`: a process's page tables; `moved`: they changed."""
+        """Bring the CPU's stop points in line. `places(pid, vaddr)`: where one of an inferior is; `moved`: they
+        changed.
+        """
         if not self._changed and not moved:
             return
         self._changed = False
-        wanted = set().union(*self._internal.values())
+        wanted: dict[ConditionalPoint, None] = {}
+        for points in self._internal.values():
+            wanted.update(points)
         for vaddr, by_pid in self._kinds.items():
-            for pid in by_pid:
-                if pid == self.kernel_pid or vaddr >= KERNEL_HALF:
-                    wanted.add((vaddr, None))
-                else:
-                    wanted.update((vaddr, cr3) for cr3 in tables_of(pid))
-        # The order in which they are given to the CPU is part of the run: sets have none.
-        for vaddr, cr3 in sorted(self._installed - wanted, key=_order):
-            stop_points.remove(vaddr, cr3)
-        for vaddr, cr3 in sorted(wanted - self._installed, key=_order):
-            stop_points.add(vaddr, cr3)
+            for pid, kinds in by_pid.items():
+                for place in places(pid, vaddr):
+                    for actions in kinds.values():
+                        wanted[vaddr, place.cr3, predicate_for(actions.conditions, vaddr, place)] = None
+        # The order in which they are given to the CPU is part of the run: it is that of the dictionaries.
+        for point in [point for point in self._installed if point not in wanted]:
+            stop_points.remove(*point)
+        for point in wanted:
+            if point not in self._installed:
+                stop_points.add(*point)
         self._installed = wanted
 
 

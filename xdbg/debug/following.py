@@ -10,6 +10,7 @@ them ends. What watched addresses mean is asked anew then, after hypercalls that
 faults of the kernel, which may be writes to its page tables.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from xdbg.abi.frames import Vaddr
@@ -18,6 +19,7 @@ from xdbg.abi.x86 import Vector
 from xdbg.machine.exits import ExceptionExit, Exit, SyscallExit, WatchExit
 from xdbg.machine.paging import NotMappedError, walk
 from xdbg.machine.registers import RAX, RDI, RSI
+from xdbg.machine.stoppoints import Watch
 from xdbg.rsp.replies import ExitReply, StopEvent, StopReply
 from xdbg.rsp.threadid import Thread
 from xdbg.xen.vcpu import Vcpu
@@ -62,6 +64,8 @@ class Following:
         self._stops = stops
         self._observers = observers
         self._stores = StoreLog()
+        self.conditional: Callable[[Vcpu, Sequence[int]], StopReply | None] | None = None
+        """Who is told of accesses that conditional watches are for."""
         self._tables: dict[int, tuple[int, int | None]] = {}
         self._ended: dict[int, int] = {}
         """Processes that have ended without gdb having been told, and their status."""
@@ -69,6 +73,8 @@ class Following:
         """What attached processes are ending with: their kernel may not keep it until they are looked at."""
         self._has_handled = False
         """The guest has been in its kernel since the processes were looked at."""
+        self.stored_by_xen = False
+        """The last hit of a watch point was a store of Xen's own."""
         self._planted: set[int] = set()
         """Machine addresses of int3 instructions that the debugger itself wrote."""
 
@@ -87,11 +93,11 @@ class Following:
         """Bring the CPU's stop points in line; `moved`: page tables have changed."""
         place = self._inferiors.profile.exit_function if self._inferiors.has_processes else None
         self._breakpoints.set_internal("exits", () if place is None else ((place, None),))
-        self._breakpoints.install(self._hv.cpu.stop_points, self._inferiors.tables_of, moved=moved)
+        self._breakpoints.install(self._hv.cpu.stop_points, self._inferiors.placements, moved=moved)
 
     def forget(self) -> None:
-        """The debugger has gone."""
-        self._breakpoints.clear()
+        """The debugger has gone; what it wants to be run on stays behind."""
+        self._breakpoints.leave()
         self._watchpoints.clear()
         self._planted.clear()
         self._ended.clear()
@@ -102,6 +108,10 @@ class Following:
         """Inferiors or their points have gone: take them out of the CPU at once."""
         self.install_breakpoints(moved=True)
         self._follow()
+
+    def is_planted(self, maddr: int | None) -> bool:
+        """Whether the debugger itself wrote an int3 there."""
+        return maddr in self._planted
 
     def wrote_memory(self, space: AddressSpace, vaddr: int, data: bytes, before: bytes) -> None:
         """The debugger wrote memory where `before` was. A lone int3 is a breakpoint of a client without Z packets."""
@@ -138,15 +148,24 @@ class Following:
         if not self._watchpoints:
             return None
         for maddr, length in self._stores.take():
-            stop = self._stops.watch(vcpu, self._watchpoints.hits_of_store(maddr, length))
+            stop = self._accessed(vcpu, self._watchpoints.stored(maddr, length), maddr, length)
             if stop is not None:
                 self._stores.take()
+                self.stored_by_xen = True
                 return stop
         return None
 
     def watched(self, vcpu: Vcpu, came: WatchExit) -> StopReply | None:
         """A stop if the guest's access to watched memory is the business of an inferior."""
-        return self._stops.watch(vcpu, self._watchpoints.hits(came.watches, came.maddr, came.size))
+        self.stored_by_xen = False
+        return self._accessed(vcpu, came.watches, came.maddr, came.size)
+
+    def _accessed(self, vcpu: Vcpu, touched: Sequence[Watch], maddr: int, size: int) -> StopReply | None:
+        """A stop for one of gdb's watch points, or for one with a condition, which is evaluated in any case."""
+        stop = self._stops.watch(vcpu, self._watchpoints.hits(touched, maddr, size))
+        numbers = self._watchpoints.conditional(touched, maddr, size)
+        own = self.conditional(vcpu, numbers) if numbers and self.conditional is not None else None
+        return stop or own
 
     def own_int3(self, vcpu: Vcpu, came: Exit) -> StopReply | None:
         """A stop if the guest executed an int3 that the debugger wrote; Xen is not to handle it then.

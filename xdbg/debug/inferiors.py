@@ -16,7 +16,7 @@ from errno import EEXIST, ENOTSUP, EPERM, ESRCH
 from functools import cache
 from typing import Final
 
-from xdbg.abi.frames import Maddr, Vaddr
+from xdbg.abi.frames import PAGE_SHIFT, Maddr, Vaddr
 from xdbg.guestos.profile import Process, Profile, UserRegisters
 from xdbg.machine.registers import RBP, RSP
 from xdbg.rsp.registers import REGISTERS
@@ -25,7 +25,8 @@ from xdbg.rsp.threadid import Thread
 from xdbg.xen.domain import Domain
 from xdbg.xen.vcpu import Vcpu
 
-from .address_space import AddressSpace
+from .address_space import KERNEL_HALF, AddressSpace
+from .conditions import Placement
 from .registers import Registers, expedited
 from .vcpu_registers import expedited_of_vcpu, read_system, read_vcpu, rip_of, write_system, write_vcpu
 
@@ -207,6 +208,28 @@ class Inferiors:
         if process is None:
             return ()
         return tuple(dict.fromkeys(cr3 for cr3 in (process.cr3, process.kernel_cr3) if cr3 is not None))
+
+    def placements(self, pid: int, vaddr: Vaddr) -> list[Placement]:
+        """Under which page tables a breakpoint of an inferior stops, and what is exact there."""
+        if pid == KERNEL_PID:
+            return [Placement(None)]
+        process = self._attached.get(pid)
+        if process is None or process.cr3 is None:
+            return []
+        kernel = process.kernel_cr3
+        tables = (process.cr3,) if kernel in (None, process.cr3) else (process.cr3, kernel)
+        # With a table of its own for user mode, the CPU has the process's registers while it is in use. Else the kernel
+        # may be at work behind the same table, and what it has saved is not known there.
+        own = len(tables) > 1
+        if vaddr < KERNEL_HALF:
+            where = self.tables_of(pid)
+        elif kernel is not None:
+            where = (kernel, process.cr3)
+        else:
+            mfn = process.cr3 >> PAGE_SHIFT
+            loaded = [vcpu.kernel_cr3 for vcpu in self.domain.vcpus if vcpu.guest_table_user == mfn]
+            where = tuple(dict.fromkeys((process.cr3, *loaded)))
+        return [Placement(cr3, tables, own and cr3 == process.cr3) for cr3 in where]
 
     def space(self, thread: Thread) -> AddressSpace:
         """The memory that a thread sees. TargetError(ESRCH)."""

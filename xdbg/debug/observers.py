@@ -31,8 +31,8 @@ class Observers:
         self._apply()
 
     def observe(self, vcpu: Vcpu, event: XenEvent) -> None:
-        """Tell all."""
-        for member in self._members:
+        """Tell all. One that leaves when it is told changes nothing for the others."""
+        for member in tuple(self._members):
             member.observe(vcpu, event)
 
     def _take_in(self) -> None:

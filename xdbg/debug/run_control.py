@@ -12,6 +12,7 @@ point that is nobody's business is passed in the same way.
 
 from collections.abc import Sequence
 from errno import ESRCH
+from typing import Final
 
 from xdbg.abi.frames import Vaddr
 from xdbg.machine.exits import DeadlineExit, Exit, StopPointExit, WatchExit
@@ -21,6 +22,7 @@ from xdbg.rsp.target import ResumeAction, TargetError
 from xdbg.xen.vcpu import Vcpu
 
 from .breakpoints import Breakpoints
+from .console import Console
 from .following import Following
 from .inferiors import Inferiors
 from .observers import Observers
@@ -30,23 +32,33 @@ from .stops import Stops
 from .vcpu_registers import rip_of, rsp_of
 from .watchpoints import Watchpoints
 
+PATIENCE: Final = 1000
+"""Agent expressions that may be evaluated in one slice: Ctrl-C is seen between slices."""
+
 
 class RunControl:
     """The run state of one domain, as its debugger wants it."""
 
     def __init__(
-        self, inferiors: Inferiors, breakpoints: Breakpoints, watchpoints: Watchpoints, observers: Observers
+        self,
+        inferiors: Inferiors,
+        breakpoints: Breakpoints,
+        watchpoints: Watchpoints,
+        observers: Observers,
+        console: Console,
     ) -> None:
         self._domain = inferiors.domain
         self._hv = inferiors.domain.hv
         self._inferiors = inferiors
-        self.stops = Stops(inferiors, breakpoints)
+        self.stops = Stops(inferiors, breakpoints, console)
         self.following = Following(inferiors, breakpoints, watchpoints, self.stops, observers)
         self.sources = Sources(self.following, breakpoints)
         self.stepping = Stepping(inferiors, breakpoints, self.stops, self.following, self.sources)
         self.idle = False
         """`advance` came back because nothing can run before there is input."""
         self.last_stop: StopEvent = self.stops.standing()
+        self.is_resumed = False
+        """The threads go on, or would if `advance` were called."""
         self._prepared = False
         self._interrupted = False
         self._reported: Place | None = None
@@ -67,6 +79,7 @@ class RunControl:
         # A step does not look at stop points, and must not leave one behind that is to be passed.
         passes = place == self._reported and not self.sources.leaves_breakpoint
         self._skip = place if passes and self.stepping.due(place[0]) is None else None
+        self.is_resumed = True
         self._prepared = False
         self._interrupted = False
 
@@ -77,7 +90,14 @@ class RunControl:
     def standstill(self) -> None:
         """A session begins: the place where the domain stands has been shown."""
         self.last_stop = self.stops.standing()
+        self.is_resumed = False
         self._reported = self._place()
+
+    @property
+    def vcpu(self) -> Vcpu:
+        """The domain's vcpu that has the CPU, or the first."""
+        current = self._hv.current
+        return current if current is not None and current.domain is self._domain else self._domain.vcpus[0]
 
     def forget(self) -> None:
         """The debugger has gone: nothing of its own is left in the CPU, or here."""
@@ -97,33 +117,50 @@ class RunControl:
         self._inferiors.stale()
         if stop is not None:
             self.stepping.clear()
+            self.is_resumed = False
             self.last_stop = stop
             self._reported = self._place()
             self._interrupted = False
         return stop
 
     def _run(self, limit: int) -> StopEvent | None:
-        hv, cpu = self._hv, self._hv.cpu
-        stepping = self.stepping
-        first = not self._prepared
-        if first:
+        if not self._prepared:
             self._prepared = True
-            self.sources.prepare()
-            self.following.prepare()
+            self.prepare()
         if self.following.has_ended and (ended := self.following.ended()) is not None:
             return ended
         if self._interrupted:
-            return self.stops.interrupted(self._vcpu())
-        if first and not self.stops.covers_any():
+            return self.stops.interrupted(self.vcpu)
+        if not self.stops.covers_any():
             return NoResumed()
-        while True:
-            if self._has_shut_down():
-                return self.stops.domain_ended(self._vcpu())
-            before = stepping.places() if stepping else ()
+        stop = self.run_slice(limit)
+        if stop is None and self._has_shut_down():
+            return self.stops.domain_ended(self.vcpu)
+        return stop
+
+    def prepare(self) -> None:
+        """The guest is about to run after a resume, or after a debugger may have changed something."""
+        self.sources.prepare()
+        self.following.prepare()
+
+    def run_slice(self, limit: int) -> StopEvent | None:
+        """Let the domain run to instruction count `limit`, to a stop, or to its end; or until nothing can run (`idle`).
+
+        Time that passes while a vcpu spins counts as if instructions had been executed.
+        """
+        hv, cpu = self._hv, self._hv.cpu
+        stepping, holding, agent = self.stepping, self.stops.holding, self.stops.agent
+        enough = agent.evaluations + PATIENCE
+        spun, end_ns = False, hv.now() + limit - cpu.count
+        if self.following.has_ended and (ended := self.following.ended()) is not None:
+            return ended
+        while not self._has_shut_down():
+            # A step of a vcpu that has spun begins in the handler that ends this, not behind it.
+            before = stepping.places() if stepping and not spun else ()
             vcpu = hv.schedule()
             if vcpu is None:
                 if self._has_shut_down():
-                    continue
+                    break
                 self.idle = True
                 return None
             if before:
@@ -131,12 +168,20 @@ class RunControl:
             stop: StopEvent | None = self.following.stored(vcpu)
             if stop is not None:
                 return stop
-            if cpu.count >= limit:
+            if cpu.count >= limit or agent.console.full or agent.evaluations > enough:
                 return None
+            spun = holding.on and vcpu.domain is self._domain and holding.spins(vcpu)
+            if spun:
+                self.idle = not hv.spin(vcpu)
+                if self.idle or hv.now() >= end_ns:
+                    return None
+                continue
             plan = stepping.due(vcpu) if stepping and vcpu.domain is self._domain else None
             stop = self._enter(vcpu, limit) if plan is None else stepping.take(vcpu, plan)
+            self.sources.ran(vcpu)
             if stop is not None:
                 return stop
+        return None
 
     def _enter(self, vcpu: Vcpu, limit: int) -> StopEvent | None:
         """Let the guest run to its next exit."""
@@ -145,10 +190,12 @@ class RunControl:
         if deferred is not None:
             return self.sources.handle_deferred(vcpu, deferred)
         skip = self._takes_skip(vcpu) if self._skip is not None else False
+        if self.stops.holding.on and not skip:
+            skip = self.stops.holding.passes((vcpu.cr3, hv.cpu.rip, hv.cpu.gpr[RSP]))
         if skip:
-            self.sources.left()
+            self.sources.left(vcpu)
         count = hv.cpu.count
-        came = hv.enter(vcpu, limit, skip_stop_point=skip)
+        came = hv.enter(vcpu, self.sources.limit(vcpu, limit), skip_stop_point=skip)
         if vcpu.domain is not self._domain:
             self._pass_by(vcpu, came)
             return None
@@ -156,6 +203,7 @@ class RunControl:
             case DeadlineExit():
                 if skip and hv.cpu.count == count:
                     self._skip_here(vcpu)
+                    self.sources.stayed(vcpu)
                 return None
             case StopPointExit(vaddr):
                 return self._reached(vcpu, vaddr)
@@ -190,13 +238,8 @@ class RunControl:
 
     # -- places
 
-    def _vcpu(self) -> Vcpu:
-        """The domain's vcpu that has the CPU, or the first."""
-        current = self._hv.current
-        return current if current is not None and current.domain is self._domain else self._domain.vcpus[0]
-
     def _place(self) -> Place:
-        vcpu = self._vcpu()
+        vcpu = self.vcpu
         return vcpu, rip_of(vcpu), rsp_of(vcpu)
 
     def _takes_skip(self, vcpu: Vcpu) -> bool:

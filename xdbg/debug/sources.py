@@ -12,10 +12,14 @@ A source is asked at three moments, and answers with a stop or with None:
     The guest is about to execute one of the source's own stop points (`Breakpoints.set_internal`). With a breakpoint
     of gdb at the same place both are told, one after the other.
 
+`passing`, `limit` and `ran` are for those that must see each time that a place is come by, or each instruction; they
+stop nothing.
+
 The list holds only those that want to be asked, so that a source that is not in use costs nothing. Order is the order
 of joining, and the first stop wins.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from xdbg.abi.frames import Vaddr
@@ -54,6 +58,24 @@ class StopSource:
         del vcpu, vaddr
         return None
 
+    def passing(self, vcpu: Vcpu, vaddr: Vaddr) -> None:
+        """The vcpu goes past a place by a step, or because it was resumed there; there may be no stop point at all.
+
+        Only if `reached` was not asked there.
+        """
+
+    def limit(self, vcpu: Vcpu, limit: int) -> int:
+        """The instruction count to which the vcpu may run before `ran` is called; `limit` or less."""
+        del vcpu
+        return limit
+
+    def ran(self, vcpu: Vcpu) -> None:
+        """The vcpu has run, and Xen has handled what came of it; it may be that nothing was executed."""
+
+    def explain(self) -> Sequence[str]:
+        """The last stop that it made, line by line, for people; empty: there is no more to tell than the reply does."""
+        return ()
+
     def clear(self) -> None:
         """The debugger has gone: nothing that it wanted counts any more."""
 
@@ -66,6 +88,8 @@ class Sources:
         self._following = following
         self._breakpoints = breakpoints
         self._members: list[StopSource] = []
+        self._explained: tuple[StopEvent, tuple[str, ...]] | None = None
+        """The last stop that a source made, and what it says about it."""
         self._passes: Place | None = None
         """Where a source has stopped before the instruction: it goes past the next time."""
         self._arrived: Place | None = None
@@ -78,12 +102,15 @@ class Sources:
     def add(self, source: StopSource) -> None:
         """From now on it is asked. Idempotent."""
         if source not in self._members:
-            self._members.append(source)
+            self._members = [*self._members, source]  # the old list may be under way
 
     def remove(self, source: StopSource) -> None:
         """It is asked no more; no error if it was not."""
-        if source in self._members:
-            self._members.remove(source)
+        self._members = [member for member in self._members if member is not source]
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._members)
 
     def prepare(self) -> None:
         """The guest is about to run after a resume."""
@@ -94,8 +121,16 @@ class Sources:
         """The debugger has gone."""
         for source in list(self._members):
             source.clear()
-        self._passes = self._arrived = self._deferred = None
+        self._passes = self._arrived = self._deferred = self._explained = None
         self.leaves_breakpoint = False
+
+    def told(self, stop: StopEvent, lines: Sequence[str]) -> None:
+        """A source has made a stop outside of those moments, and says this about it."""
+        self._explained = stop, tuple(lines)
+
+    def explanation(self, stop: StopEvent) -> Sequence[str]:
+        """What the source says that has made this stop; empty: none has."""
+        return self._explained[1] if self._explained is not None and self._explained[0] is stop else ()
 
     # -- exits
 
@@ -135,25 +170,46 @@ class Sources:
         for source in self._members:
             stop = source.reached(vcpu, vaddr)
             if stop is not None:
+                self._explained = stop, tuple(source.explain())
                 self.leaves_breakpoint = bool(self._breakpoints.pids_at(vaddr))
                 return stop
         return None
 
-    def left(self) -> None:
-        """The guest goes on from the stop point where it was."""
+    def left(self, vcpu: Vcpu) -> None:
+        """The vcpu goes on from where it is, past a stop point there."""
+        if self._members and self._arrived != self._here(vcpu):
+            for source in self._members:
+                source.passing(vcpu, Vaddr(self._hv.cpu.rip))
         self._arrived = None
+
+    def stayed(self, vcpu: Vcpu) -> None:
+        """It did not go on after all."""
+        self._arrived = self._here(vcpu)
+
+    def limit(self, vcpu: Vcpu, limit: int) -> int:
+        """To which instruction count the vcpu may run."""
+        for source in self._members:
+            limit = source.limit(vcpu, limit)
+        return limit
+
+    def ran(self, vcpu: Vcpu) -> None:
+        """The vcpu has run."""
+        for source in self._members:
+            source.ran(vcpu)
 
     # -- inside
 
     def _xen(self, vcpu: Vcpu, came: Exit) -> StopEvent | None:
         stop = self._following.handle(vcpu, came)
-        for source in self._members:
+        for source in tuple(self._members):
             told = source.after(vcpu, came)
-            stop = stop or told
+            if stop is None and told is not None:
+                stop = told
+                self._explained = stop, tuple(source.explain())
         return stop
 
     def _before(self, vcpu: Vcpu, came: Exit) -> StopEvent | None:
-        cpu, length = self._hv.cpu, _length(came)
+        cpu, length = self._hv.cpu, exit_length(came)
         behind = cpu.rip
         if length:
             cpu.rip = Vaddr(behind - length)
@@ -165,6 +221,7 @@ class Sources:
             for source in self._members:
                 stop = source.before(vcpu, came)
                 if stop is not None:
+                    self._explained = stop, tuple(source.explain())
                     if _is_trap(came):
                         self._deferred = (here, came)
                     else:
@@ -180,7 +237,7 @@ class Sources:
         return vcpu, cpu.rip, cpu.gpr[RSP]
 
 
-def _length(came: Exit) -> int:
+def exit_length(came: Exit) -> int:
     """How far rip is behind the beginning of the instruction that made an exit, if that can be executed again."""
     match came:
         case SyscallExit():

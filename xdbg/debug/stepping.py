@@ -75,8 +75,24 @@ class Stepping:
         self._plans.clear()
         for thread in self._stops.covered():
             action = action_for(actions, thread)
-            if action is not None and action.kind in (ResumeKind.STEP, ResumeKind.RANGE_STEP):
-                self._plans[thread] = StepPlan(thread, action.start, action.end)
+            if action is not None:
+                self.plan_thread(thread, action)
+
+    def plan_thread(self, thread: Thread, action: ResumeAction) -> None:
+        """One thread that stood still goes on: by a step if the action is one."""
+        if action.kind in (ResumeKind.STEP, ResumeKind.RANGE_STEP):
+            self._plans[thread] = StepPlan(thread, action.start, action.end)
+
+    def drop(self, thread: Thread) -> None:
+        """One thread stands still: it has no step to do any more."""
+        plan = self._plans.pop(thread, None)
+        if plan is not None and plan.returns_to is not None:
+            self._install()
+
+    def forget_process(self, pid: int) -> None:
+        """A process has left: none of its threads has a step to do."""
+        for thread in [thread for thread in self._plans if thread.pid == pid]:
+            self.drop(thread)
 
     def clear(self) -> None:
         """Drop all steps."""
@@ -89,6 +105,11 @@ class Stepping:
     def __bool__(self) -> bool:
         """Whether any thread is to step."""
         return bool(self._plans)
+
+    @property
+    def has_process(self) -> bool:
+        """Whether any process is to step."""
+        return any(thread.pid != KERNEL_PID for thread in self._plans)
 
     # -- upcalls
 
@@ -163,11 +184,11 @@ class Stepping:
                 return self._done(vcpu, plan)
         rip, mode = cpu.rip, vcpu.kernel_mode
         sources = self._sources
-        sources.left()
         came = sources.take_deferred(vcpu)
         if came is not None:
             stop = sources.handle_deferred(vcpu, came)
         else:
+            sources.left(vcpu)
             came = self._hv.step(vcpu)
             if isinstance(came, StepExit):
                 return self._done(vcpu, plan)
@@ -200,8 +221,10 @@ class Stepping:
     def _done(self, vcpu: Vcpu, plan: StepPlan) -> StopReply | None:
         """The instruction is done: the step too, unless it is a range step that is still in its range."""
         rip = self._hv.cpu.rip
+        # A breakpoint where the step has led to is reached by that; its commands are run.
+        reached = self._stops.breakpoint(vcpu, rip) if self._breakpoints.pids_at(rip) else None
         if plan.start <= rip < plan.end:
-            return self._stops.breakpoint(vcpu, rip) if self._breakpoints.pids_at(rip) else None
+            return reached
         return self._stops.step_done(plan.thread, vcpu)
 
 

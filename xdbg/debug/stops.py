@@ -2,7 +2,8 @@
 
 The domain always runs as a whole: with one inferior resumed and another not, both execute. What vCont's actions
 select is whose stops are told. A thread is *covered* when its action is to continue or to step; for a thread that is
-not covered there are no stops at all, and what would have stopped it passes unnoticed.
+not covered there are no stops at all, and what would have stopped it passes unnoticed. In non-stop a thread is covered
+while it does not stand still (`holding`).
 
 A breakpoint or watch point stops the inferior that set it. Where several did, a guest in user mode stops its process
 and a guest in kernel mode its kernel. For a process a hit counts only while a vcpu runs it, or the kernel on its
@@ -25,7 +26,10 @@ from xdbg.rsp.target import ResumeAction, ResumeKind, action_for
 from xdbg.rsp.threadid import Thread
 from xdbg.xen.vcpu import Vcpu
 
+from .breakpoint_agent import BreakpointAgent
 from .breakpoints import Breakpoints
+from .console import Console
+from .holding import Holding
 from .inferiors import KERNEL_PID, Inferiors
 
 CRASHES: Final = frozenset({Shutdown.CRASH, Shutdown.WATCHDOG})
@@ -35,11 +39,15 @@ CRASHES: Final = frozenset({Shutdown.CRASH, Shutdown.WATCHDOG})
 class Stops:
     """Turns what happened into stop events, for the threads that the last resume covered."""
 
-    def __init__(self, inferiors: Inferiors, breakpoints: Breakpoints) -> None:
+    def __init__(self, inferiors: Inferiors, breakpoints: Breakpoints, console: Console) -> None:
         self._inferiors = inferiors
         self._breakpoints = breakpoints
+        self.holding = Holding(inferiors)
+        """Which threads stand still in non-stop."""
+        self.agent = BreakpointAgent(inferiors, breakpoints, console)
         self._actions: Sequence[ResumeAction] = ()
         self._crash_told = False
+        self._crashed: Thread | None = None
 
     def resume(self, actions: Sequence[ResumeAction]) -> None:
         """These are the actions from now on."""
@@ -47,12 +55,21 @@ class Stops:
 
     def covers(self, thread: Thread) -> bool:
         """Whether stops of a thread are told."""
-        return self._inferiors.is_alive(thread) and self.asked_for(thread)
+        if not self._inferiors.is_alive(thread):
+            return False
+        return not self.holding.holds(thread) if self.holding.on else self.asked_for(thread)
 
     def asked_for(self, thread: Thread) -> bool:
-        """Whether the actions resume a thread, be it attached still or not."""
+        """Whether the actions resume a thread, be it attached still or not. In non-stop gdb is told of it anyway."""
+        if self.holding.on:
+            return True
         action = action_for(self._actions, thread)
         return action is not None and action.kind is not ResumeKind.STOP
+
+    def steps(self, thread: Thread) -> bool:
+        """Whether the actions have a thread step."""
+        action = action_for(self._actions, thread)
+        return action is not None and action.kind in (ResumeKind.STEP, ResumeKind.RANGE_STEP)
 
     def covered(self) -> list[Thread]:
         """All threads whose stops are told."""
@@ -71,20 +88,31 @@ class Stops:
     # -- what happened
 
     def breakpoint(self, vcpu: Vcpu, vaddr: int) -> StopReply | None:
-        """The vcpu is about to execute a stop point. None if it is nobody's who is covered."""
+        """The vcpu is about to execute a stop point. None if it is nobody's who is covered and wants to stop.
+
+        Commands that belong to it are run.
+        """
+        stop: StopReply | None = None
         for pid in self._in_order(vcpu, self._breakpoints.pids_at(vaddr)):
             thread = self.thread_behind(vcpu, pid)
-            if thread is not None:
-                return self.reply(Signal.TRAP, thread, vcpu, (self._breakpoints.reason(pid, vaddr),))
-        return None
+            reason = None if thread is None else self.agent.hit(vcpu, thread, vaddr)
+            if thread is not None and reason is not None and stop is None:
+                # A process for which the kernel is at work shows where it was in user mode, and gdb would take that
+                # for a breakpoint which it has just removed.
+                is_there = self._inferiors.rip(thread) == vaddr
+                stop = self.reply(Signal.TRAP, thread, vcpu, (reason,) if is_there else ())
+        return stop
 
     def watch(self, vcpu: Vcpu, hits: Sequence[tuple[int, WatchHit]]) -> StopReply | None:
         """Watched bytes were touched by the vcpu, or by Xen on its way. None if it is nobody's who is covered."""
         for pid in self._in_order(vcpu, dict.fromkeys(pid for pid, _ in hits)):
             thread = self.thread_behind(vcpu, pid)
             if thread is not None:
-                hit = next(hit for owner, hit in hits if owner == pid)
-                return self.reply(Signal.TRAP, thread, vcpu, (hit,))
+                by_place: dict[int, WatchHit] = {}
+                for owner, hit in hits:
+                    if owner == pid:
+                        by_place.setdefault(hit.vaddr, hit)
+                return self.reply(Signal.TRAP, thread, vcpu, tuple(by_place.values()))
         return None
 
     def step_done(self, thread: Thread, vcpu: Vcpu) -> StopReply:
@@ -126,10 +154,30 @@ class Stops:
             return self.reply(Signal.ABRT, (on_vcpu or threads)[0], vcpu)
         if not threads:
             return NoResumed()
-        pid = threads[0].pid
+        return self._ends_with_domain(threads[0].pid)
+
+    def next_end(self) -> StopEvent | None:
+        """Non-stop: the domain has shut down, and the inferiors end one by one. None: there is nothing to tell.
+
+        After a crash they do when the thread that it was told for has been resumed.
+        """
+        pids = self._inferiors.pids()
+        if self._inferiors.domain.shutdown_code in CRASHES:
+            if not self._crash_told and (threads := self.covered()):
+                self._crash_told = True
+                current = self._inferiors.domain.hv.current
+                on_vcpu = [] if current is None else [one for one in self.threads_on(current) if one in threads]
+                self._crashed = (on_vcpu or threads)[0]
+                return self.reply(Signal.ABRT, self._crashed, self._inferiors.domain.vcpus[0])
+            if self._crashed is not None and self.holding.holds(self._crashed):
+                return None
+        return self._ends_with_domain(pids[0]) if pids else None
+
+    def _ends_with_domain(self, pid: int) -> ExitReply | SignalledReply:
+        code = self._inferiors.domain.shutdown_code
         self._inferiors.detach(pid)
         self._breakpoints.forget(pid)
-        if crashed:
+        if code in CRASHES:
             return SignalledReply(Signal.ABRT, pid)
         return ExitReply(0 if code == Shutdown.POWEROFF else (code or 0), pid)
 

@@ -6,10 +6,15 @@ of the components. A protocol beyond those is implemented by a class of its own 
 =================  ========================================================
 `inferiors`        who there is; registers and memory of each
 `breakpoints`      Z0, Z1
+`agent`            their conditions and commands
 `watchpoints`      Z2, Z3, Z4
 `run_control`      vCont, Ctrl-C, and what stops the guest (`stops`)
+`non_stop`         the same when threads stop one by one
+`thread_events`    threads that come and go
 `files`            what vFile serves
+`catches`          stops at what the hypervisor does
 `monitor`          the commands behind ``monitor``
+`tracing`          tracepoints
 =================  ========================================================
 
 The session calls `connected` and `disconnected` as clients come and go, and `advance` while one of them waits for a
@@ -18,11 +23,9 @@ stop.
 
 from collections.abc import Iterable, Sequence
 from errno import E2BIG, EINVAL, ENOENT, EPERM
-from functools import cached_property
 from typing import Final
 
 from xdbg.abi.sched import Shutdown
-from xdbg.guestos.elf_file import ElfError
 from xdbg.guestos.profile import Profile
 from xdbg.guestos.symbols import SymbolTable
 from xdbg.rsp.registers import G_REGISTERS, G_SIZE, RIP, description
@@ -30,19 +33,32 @@ from xdbg.rsp.replies import StopEvent, StopReply
 from xdbg.rsp.signals import Signal
 from xdbg.rsp.target import BreakpointKind, File, ResumeAction, TargetError, ThreadInfo, WatchKind
 from xdbg.rsp.threadid import Thread
+from xdbg.trace.describing import Describer
+from xdbg.trace.symbols import ProfileKernel, ProfileProcesses
 from xdbg.xen.domain import Domain
-from xdbg.xen.setup import Hypervisor
+from xdbg.xen.setup import Hypervisor, RunEnd
 
 from . import commands  # noqa: F401 - fills the table of monitor commands
 from .breakpoints import Breakpoints
+from .catches import Catches
+from .client_list import ClientList
+from .conditional_watches import ConditionalWatches
+from .console import Console
+from .core_file import CoreFiles
 from .files import GuestFiles
 from .inferiors import KERNEL_PID, Inferiors
+from .lingering import Lingering
 from .load_addresses import ProgramPlaces
+from .memory_regions import GuestMemoryRegions
 from .monitor import MonitorContext, run_command
+from .non_stop import NonStop
 from .observers import Observers
+from .os_tables import OsTables
 from .registers import decode, encode, read_one, with_one
 from .run_control import RunControl
+from .thread_events import ThreadEvents
 from .trace_control import TraceControl
+from .tracepoints.tracing import Tracing
 from .watchpoints import Watchpoint, Watchpoints
 
 MAX_WATCHED: Final = 64 << 20
@@ -51,6 +67,9 @@ MAX_WATCHED: Final = 64 << 20
 
 class DebugTarget:
     """What gdb debugs: the kernel and the processes of `domain`."""
+
+    observing = False
+    """Whether its client may only look (`observing`)."""
 
     def __init__(self, hv: Hypervisor, domain: Domain, profile: Profile) -> None:
         assert domain.hv is hv
@@ -62,34 +81,101 @@ class DebugTarget:
         self.inferiors = Inferiors(domain, profile)
         self.breakpoints = Breakpoints(KERNEL_PID)
         self.watchpoints = Watchpoints()
-        self.run_control = RunControl(self.inferiors, self.breakpoints, self.watchpoints, self.observers)
+        self.console = Console()
+        """Text for the client's console: to be taken after each `advance`, before a stop is told.
+
+        After `run_free` it is for the people at the server.
+        """
+        self.run_control = RunControl(self.inferiors, self.breakpoints, self.watchpoints, self.observers, self.console)
         self.files = GuestFiles(self.inferiors)
-        self.parts: list[object] = [ProgramPlaces(self.inferiors)]
+        self.tracing = Tracing(self.inferiors, self.breakpoints, self.run_control)
+        self.agent = self.run_control.stops.agent
+        self._lingering = Lingering(self.inferiors, self.agent, self.run_control.sources)
+        self.non_stop = NonStop(self.inferiors, self.run_control)
+        self.thread_events = ThreadEvents(self.inferiors, self.run_control.stops, self.run_control.sources)
+        self._kernel = ProfileKernel(profile)
+        self.describer = Describer(self._kernel, ProfileProcesses(profile))
+        """Puts events and addresses into words."""
+        self.catches = Catches(
+            self.inferiors, self.breakpoints, self.run_control, self.observers, self.describer, self.console
+        )
+        self.conditional_watches = ConditionalWatches(
+            self.inferiors,
+            self.watchpoints,
+            self.run_control.stops,
+            self.run_control.following,
+            self.run_control.sources,
+            self.console,
+        )
+        self.parts: list[object] = [
+            self.agent,
+            self.non_stop,
+            self.thread_events,
+            GuestMemoryRegions(self.inferiors),
+            ProgramPlaces(self.inferiors),
+            OsTables(self.inferiors, self.describer),
+            self.tracing,
+        ]
         """What implements the protocols of `rsp.target` that the target does not implement itself."""
         self.trace: TraceControl | None = None
         """What ``monitor trace`` turns on and off; the session puts it there."""
+        self.core_files: CoreFiles | None = None
+        """Where ``monitor dump-core`` writes to; the session puts it there."""
+        self.clients: ClientList | None = None
+        """What ``monitor clients`` lists; the session puts it there."""
 
     # -- the session's side
 
     def connected(self) -> None:
         """A client has come: it finds the kernel attached, and the domain standing where it is."""
         self.inferiors.only_kernel()
+        self.breakpoints.clear()
+        self.run_control.following.withdraw()
         self.run_control.standstill()
+        self.console.take()
 
     def disconnected(self) -> None:
-        """The client has gone: nothing of it stays behind."""
-        # In this order: as long as a process is attached, run control has a stop point for its end.
+        """The client has gone: nothing of it stays behind but a trace and commands of breakpoints that are to go on."""
+        # First of all: as long as a process is attached, run control has a stop point for its end.
         self.inferiors.only_kernel()
+        self.non_stop.forget()
+        self.catches.clear()
+        self.conditional_watches.clear()
         self.run_control.forget()
+        if self.run_control.sources:
+            self.run_control.prepare()
+
+    def inherit(self, former: "DebugTarget") -> None:
+        """Take over what was traced of a former domain in whose place the domain was built."""
+        self.tracing.inherit(former.tracing)
 
     @property
     def idle(self) -> bool:
         """The last `advance` came back because nothing can run before there is console input."""
         return self.run_control.idle
 
+    @property
+    def runs(self) -> bool:
+        """In non-stop: whether `advance` has something to do."""
+        return self.non_stop.on and self.non_stop.runs
+
+    def run_free(self, limit: int) -> RunEnd:
+        """Run the guest without a debugger, at most to instruction count `limit`."""
+        looked_at = len(self.breakpoints) or self.run_control.sources
+        return self._lingering.run(limit) if looked_at else self.hv.run(limit)
+
+    def stands_after(self, stop: StopEvent) -> bool:
+        """Whether what a stop was told for has not been resumed since."""
+        if self.non_stop.on:
+            return self.non_stop.stands_after(stop)
+        return self.run_control.last_stop is stop and not self.run_control.is_resumed
+
     def advance(self, limit: int) -> StopEvent | None:
         """Run the guest, at most to instruction count `limit`; what gdb must be told, if anything."""
-        return self.run_control.advance(limit)
+        stop = self.non_stop.advance(limit) if self.non_stop.on else self.run_control.advance(limit)
+        if stop is not None:
+            self.thread_events.told(stop)
+        return stop
 
     # -- Target
 
@@ -141,6 +227,7 @@ class DebugTarget:
 
     def write_memory(self, thread: Thread, vaddr: int, data: bytes) -> None:
         """All or nothing."""
+        self.non_stop.check_write(thread, vaddr, len(data))
         space = self.inferiors.space(thread)
         before = space.read(vaddr, 1)
         space.write(vaddr, data)
@@ -150,11 +237,11 @@ class DebugTarget:
 
     def resume(self, actions: Sequence[ResumeAction]) -> None:
         """Only noted; `advance` runs."""
-        self.run_control.resume(actions)
+        (self.non_stop if self.non_stop.on else self.run_control).resume(actions)
 
     def interrupt(self) -> None:
         """The next `advance` stops at once."""
-        self.run_control.interrupt()
+        (self.non_stop if self.non_stop.on else self.run_control).interrupt()
 
     # -- Breakpoints, Watchpoints
 
@@ -217,13 +304,10 @@ class DebugTarget:
         """One line of ``monitor``."""
         return run_command(MonitorContext(self, thread), command)
 
-    @cached_property
+    @property
     def kernel_symbols(self) -> SymbolTable:
         """The kernel's names, for monitor commands; none if its file has no symbols."""
-        try:
-            return SymbolTable.from_elf(self.profile.file(self.profile.kernel_path) or b"")
-        except ElfError:
-            return SymbolTable(())
+        return self._kernel.table
 
     # -- Processes
 
@@ -240,6 +324,7 @@ class DebugTarget:
         self.breakpoints.forget(pid)
         self.watchpoints.forget(pid)
         self.inferiors.detach(pid)
+        self.non_stop.detached(pid)
         self.run_control.following.withdraw()
 
     def kill(self, pid: int) -> None:

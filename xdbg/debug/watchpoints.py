@@ -9,7 +9,7 @@ A hit is told as gdb expects it: the kind that was asked for, and the address of
 range, not where the access began.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -40,12 +40,13 @@ class WatchSet(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Watchpoint:
-    """[vaddr, vaddr + length) as inferior `pid` sees it."""
+    """[vaddr, vaddr + length) as inferior `pid` sees it. `number`: of a conditional watch, 0 of one of gdb."""
 
     pid: int
     kind: WatchKind
     vaddr: int
     length: int
+    number: int = 0
 
 
 @dataclass(slots=True)
@@ -109,26 +110,38 @@ class Watchpoints:
                 watches.add(watch)
         self._pieces = wanted
 
+    def __contains__(self, point: Watchpoint) -> bool:
+        return point in self._numbers
+
     def hits(self, touched: Iterable[Watch], maddr: int, size: int) -> list[tuple[int, WatchHit]]:
-        """What an access of the guest to [maddr, maddr + size) means: (pid, hit) for each watch point, oldest first."""
+        """What an access of the guest to [maddr, maddr + size) means: (pid, hit) for each of gdb's, oldest first."""
         found = []
-        for watch in touched:
-            vaddr = self._pieces.get(watch)
-            point = self._by_number.get(watch.owner)
-            if vaddr is None or point is None:
-                continue
-            if maddr < watch.maddr + watch.length and watch.maddr < maddr + size:
-                found.append((point.pid, WatchHit(int(point.kind), vaddr + max(0, maddr - watch.maddr))))
+        for watch, point in self._touched(touched, maddr, size):
+            if not point.number:
+                first = self._pieces[watch] + max(0, maddr - watch.maddr)
+                found.append((point.pid, WatchHit(int(point.kind), first)))
         return found
 
-    def hits_of_store(self, maddr: int, length: int) -> list[tuple[int, WatchHit]]:
-        """What a store by Xen itself to [maddr, maddr + length) means."""
-        touched = [
+    def conditional(self, touched: Iterable[Watch], maddr: int, size: int) -> list[int]:
+        """The numbers of the conditional watches that an access of the guest concerns, each once."""
+        points = (point for _, point in self._touched(touched, maddr, size))
+        return list(dict.fromkeys(point.number for point in points if point.number))
+
+    def stored(self, maddr: int, length: int) -> list[Watch]:
+        """The pieces that a store by Xen itself to [maddr, maddr + length) touches."""
+        return [
             watch
             for watch in self._pieces
             if watch.access & Access.WRITE and maddr < watch.maddr + watch.length and watch.maddr < maddr + length
         ]
-        return self.hits(touched, maddr, length)
+
+    def _touched(self, touched: Iterable[Watch], maddr: int, size: int) -> Iterator[tuple[Watch, Watchpoint]]:
+        for watch in touched:
+            point = self._by_number.get(watch.owner)
+            if watch not in self._pieces or point is None:
+                continue
+            if maddr < watch.maddr + watch.length and watch.maddr < maddr + size:
+                yield watch, point
 
 
 def _pieces(

@@ -6,7 +6,7 @@
  * before costs one table look-up; everything else is `slow_block`:
  *   1. the block's bytes are checked against its translation (blocks.c);
  *   2. a self-modifying store that cut the previous block is accounted;
- *   3. a stop point at the block's address, or the deadline, stops before it;
+ *   3. the deadline, or a stop point at the block's address whose predicate holds (predicate.c), stops before it;
  *   4. an instruction with a special (traps.c) at the block's start is emulated or reported;
  *   5. when a stop point, the deadline or a special lies inside the block, the engine is told to translate the same place
  *      again, with fewer instructions, so that the place is at a block's start next time.
@@ -94,18 +94,43 @@ static uint64_t stop_point_from(const struct clock *c, uint64_t vaddr)
     return low;
 }
 
+static bool is_of_this_space(const struct clock *c, const struct stop_point *point)
+{
+    return point->cr3 == ~(uint64_t)0 || point->cr3 == current_cr3(c);
+}
+
+/* Is there a stop point that may stop, as things are when the guest comes there? */
 bool stop_point_at(const struct clock *c, uint64_t vaddr)
 {
     for (uint64_t i = stop_point_from(c, vaddr); i < c->nr_stop_points && c->stop_points[i].vaddr == vaddr; i++)
-        if (c->stop_points[i].cr3 == ~(uint64_t)0 || c->stop_points[i].cr3 == current_cr3(c))
+        if (is_of_this_space(c, &c->stop_points[i]))
             return true;
     return false;
 }
 
 /* The caller asked to pass it, or a repeated string instruction comes back to itself. */
-bool stop_point_is_skipped(const struct clock *c, uint64_t vaddr)
+static bool stop_point_is_skipped(const struct clock *c, uint64_t vaddr)
 {
     return (c->skip_pc == vaddr && c->skip_count == c->count) || (c->rep_pc == vaddr && c->rep_count == c->count);
+}
+
+/* The guest is about to execute the instruction at `vaddr`: is it to stop before? Registers are those of a block's start. */
+bool stop_point_stops(struct clock *c, uint64_t vaddr)
+{
+    if (stop_point_is_skipped(c, vaddr))
+        return false;
+    for (uint64_t i = stop_point_from(c, vaddr); i < c->nr_stop_points && c->stop_points[i].vaddr == vaddr; i++) {
+        const struct stop_point *point = &c->stop_points[i];
+
+        if (!is_of_this_space(c, point))
+            continue;
+        if (!point->predicate)
+            return true;
+        c->predicates++;
+        if (predicate_holds(c, point->predicate))
+            return true;
+    }
+    return false;
 }
 
 /* The index of the first instruction inside the block (not its first) with a stop point, or its icount. */
@@ -183,7 +208,7 @@ static __attribute__((noinline)) void slow_block(struct clock *c, uint64_t pc, u
         restart(c, 0);
     }
     bool stops_here = c->nr_stop_points && stop_point_at(c, pc);
-    if (unlikely(stops_here) && !stop_point_is_skipped(c, pc)) {
+    if (unlikely(stops_here) && stop_point_stops(c, pc)) {
         c->last = NULL;
         leave(c, EVENT_STOP_POINT);
         restart(c, 0);
@@ -194,7 +219,7 @@ static __attribute__((noinline)) void slow_block(struct clock *c, uint64_t pc, u
             special(c, pc, b);
         limit = b->special_index;
     }
-    bool cacheable = limit == b->icount && !running_limit && !stops_here; /* skipped once only */
+    bool cacheable = limit == b->icount && !running_limit && !stops_here; /* to be asked again the next time */
     if (limit > c->deadline - c->count)
         limit = (unsigned)(c->deadline - c->count);
     if (limit < b->icount)

@@ -6,6 +6,7 @@
  * instruction.c  length and kind of one instruction
  * traps.c        exceptions, syscall, port and emulated instructions
  * watches.c      data watch points
+ * predicate.c    conditions of stop points
  * state.c        FPU image and whole CPU state as bytes
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -115,9 +116,24 @@ enum { LINES = 65536 };
 #define INVALID_KEY 1 /* of no block: the size is 1, the address 0 */
 #define SINGLE_KEY (1u << 15) /* no block has 32768 bytes */
 
+struct predicate_step {
+    uint32_t op; /* enum predicate_op */
+    uint32_t operand;
+    uint64_t value;
+};
+
+/* A program that decides, and the tables through which it reads memory: see predicate.c. */
+struct predicate {
+    uint64_t nr_tables;
+    uint64_t tables[2]; /* ~0: the one in use */
+    uint64_t nr_steps;
+    const struct predicate_step *steps;
+};
+
 struct stop_point {
     uint64_t vaddr;
     uint64_t cr3; /* ~0: in every address space */
+    const struct predicate *predicate; /* NULL: it always stops */
 };
 
 struct watch {
@@ -192,6 +208,7 @@ struct clock {
     uint64_t stale_blocks;
     uint64_t slow_blocks;
     uint64_t translations;
+    uint64_t predicates; /* evaluated */
     /* private */
     struct line *last; /* the block that runs or ran last; NULL: none since the last known boundary */
     uint64_t fresh_pc; /* the block that the engine has just translated */
@@ -241,7 +258,10 @@ void settle(struct clock *c, uint64_t rip);
 void new_epoch(struct clock *c);
 void note_rep(struct clock *c, uint64_t pc);
 bool stop_point_at(const struct clock *c, uint64_t vaddr);
-bool stop_point_is_skipped(const struct clock *c, uint64_t vaddr);
+bool stop_point_stops(struct clock *c, uint64_t vaddr);
+
+/* predicate.c */
+bool predicate_holds(const struct clock *c, const struct predicate *p);
 
 /* traps.c */
 bool special_is_active(const struct clock *c, const struct block *block);

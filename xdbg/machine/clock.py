@@ -41,10 +41,27 @@ class Event(IntEnum):
     ENGINE = 9
 
 
+class PredicateStep(ctypes.Structure):
+    """struct predicate_step."""
+
+    _fields_ = [("op", ctypes.c_uint32), ("operand", ctypes.c_uint32), ("value", ctypes.c_uint64)]
+
+
+class PredicateEntry(ctypes.Structure):
+    """struct predicate."""
+
+    _fields_ = [
+        ("nr_tables", ctypes.c_uint64),
+        ("tables", ctypes.c_uint64 * 2),
+        ("nr_steps", ctypes.c_uint64),
+        ("steps", ctypes.c_void_p),
+    ]
+
+
 class StopPointEntry(ctypes.Structure):
     """struct stop_point."""
 
-    _fields_ = [("vaddr", ctypes.c_uint64), ("cr3", ctypes.c_uint64)]
+    _fields_ = [("vaddr", ctypes.c_uint64), ("cr3", ctypes.c_uint64), ("predicate", ctypes.c_void_p)]
 
 
 class WatchEntry(ctypes.Structure):
@@ -124,6 +141,7 @@ class Clock(ctypes.Structure):
         ("stale_blocks", ctypes.c_uint64),
         ("slow_blocks", ctypes.c_uint64),
         ("translations", ctypes.c_uint64),
+        ("predicates", ctypes.c_uint64),
     ]
 
 

@@ -3,10 +3,14 @@
 import ctypes
 from dataclasses import dataclass
 from enum import IntFlag
+from operator import itemgetter
 
 from xdbg.abi.frames import Maddr, Vaddr
 
 from .clock import ANY_CR3, Clock, StopPointEntry
+from .predicate import LoadedPredicate, Predicate
+
+_Point = tuple[int, int, Predicate | None]
 
 
 class Access(IntFlag):
@@ -30,27 +34,32 @@ class Watch:
 
 
 class StopPoints:
-    """The execution stop points of a CPU: pairs of virtual address and address space.
+    """The execution stop points of a CPU: virtual address, address space, and the predicate that has to hold.
 
-    They are kept here and handed to the compiled part at the next entry; nothing is done to translated code, so
-    taking all out and putting them in again at each stop costs nothing.
+    Several may be at one address, each with its own address space and predicate: any of them stops. They are kept here
+    and handed to the compiled part at the next entry; nothing is done to translated code, so taking all out and putting
+    them in again at each stop costs nothing.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._points: dict[tuple[int, int], None] = {}
-        self._applied: frozenset[tuple[int, int]] = frozenset()
+        self._points: dict[_Point, None] = {}
+        self._applied: frozenset[_Point] = frozenset()
         self._entries: ctypes.Array[StopPointEntry] | None = None
+        self._loaded: dict[Predicate, LoadedPredicate] = {}
         self.dirty = False
 
-    def add(self, vaddr: Vaddr, cr3: Maddr | None) -> None:
-        """Stop before the instruction at `vaddr` in the address space of `cr3`, or (None) in every one; a set."""
-        self._points[vaddr, ANY_CR3 if cr3 is None else cr3] = None
+    def add(self, vaddr: Vaddr, cr3: Maddr | None, predicate: Predicate | None = None) -> None:
+        """Stop before the instruction at `vaddr` in the address space of `cr3`, or (None) in every one; a set.
+
+        With a predicate the guest stops only when that holds.
+        """
+        self._points[vaddr, ANY_CR3 if cr3 is None else cr3, predicate] = None
         self.dirty = True
 
-    def remove(self, vaddr: Vaddr, cr3: Maddr | None) -> None:
+    def remove(self, vaddr: Vaddr, cr3: Maddr | None, predicate: Predicate | None = None) -> None:
         """Undo `add`; nothing happens if it is not there."""
-        self._points.pop((vaddr, ANY_CR3 if cr3 is None else cr3), None)
+        self._points.pop((vaddr, ANY_CR3 if cr3 is None else cr3, predicate), None)
         self.dirty = True
 
     def clear(self) -> None:
@@ -62,8 +71,9 @@ class StopPoints:
         return len(self._points)
 
     def __contains__(self, point: tuple[Vaddr, Maddr | None]) -> bool:
+        """Whether there is one without a predicate."""
         vaddr, cr3 = point
-        return (vaddr, ANY_CR3 if cr3 is None else cr3) in self._points
+        return (vaddr, ANY_CR3 if cr3 is None else cr3, None) in self._points
 
     def apply(self) -> None:
         """Hand the set to the compiled part."""
@@ -72,6 +82,13 @@ class StopPoints:
         if now == self._applied:
             return
         self._applied = now
-        self._entries = (StopPointEntry * len(now))(*(StopPointEntry(vaddr, cr3) for vaddr, cr3 in sorted(now)))
+        used = dict.fromkeys(predicate for *_, predicate in self._points if predicate is not None)
+        self._loaded = {one: self._loaded.get(one) or LoadedPredicate(one) for one in used}
+        self._entries = (StopPointEntry * len(now))(
+            *(
+                StopPointEntry(vaddr, cr3, None if predicate is None else self._loaded[predicate].address)
+                for vaddr, cr3, predicate in sorted(self._points, key=itemgetter(0, 1))
+            )
+        )
         self._clock.stop_points = ctypes.addressof(self._entries)
         self._clock.nr_stop_points = len(now)

@@ -48,7 +48,7 @@ static void fetch_fault(struct clock *c, uint64_t vector, uint64_t error_code, u
     c->last = NULL;
     if (c->count >= c->deadline) {
         leave(c, EVENT_DEADLINE);
-    } else if (stop_point_at(c, rip) && !stop_point_is_skipped(c, rip)) {
+    } else if (stop_point_stops(c, rip)) {
         leave(c, EVENT_STOP_POINT);
     } else if (canonical(rip) && PAGE_BASE(detail) != PAGE_BASE(rip) &&
                !(c->single_pc == rip && c->single_count == c->count)) {

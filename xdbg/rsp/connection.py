@@ -15,6 +15,10 @@ RUNNING
     the guest until it has a reason to stop and then calls `stop`, which answers and makes the connection IDLE. Only the
     interrupt byte is acted on (`Resume.interrupt`); requests that a client sends nevertheless wait for the stop. They
     are answered inside `stop`, so the state may be RUNNING again when `stop` returns.
+    In non-stop (QNonStop:1) this state is never entered: what resumes is answered at once, requests are answered while
+    threads run, and `stop` notifies of single threads. One notification is outstanding at a time; the events behind it
+    wait until the client fetches them by vStopped. `stop` may be called at any time then, and the session asks the
+    target, not the state, whether there is something to run.
 DISCONNECTED
     The client has left (`departure` says how) and is told nothing more, except what `data_to_send` still holds. Input
     is ignored. The session closes the transport.
@@ -25,14 +29,19 @@ dropped; the transport does not make any.
 
 Memory is bounded. When more than `OUTPUT_LIMIT` of answers wait to be sent, requests stay undecoded and `throttled` is
 true: send, then call ``receive(b"")``; don't read meanwhile. A client that sends more than `WAITING_LIMIT` while the
-guest runs, or is read on although throttled, is disconnected.
+guest runs, or is read on although throttled, is disconnected; and so is one that lets stops of more than `_MAX_EVENTS`
+threads wait.
+
+An *observing* client is refused what the packet table does not allow it, and is throttled after each answer, so that
+the session can look after others in between.
 """
 
 # mypy: disable-error-code="type-abstract"
 # (capabilities are protocols, asked for by name; none is instantiated)
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from enum import Enum
 from errno import E2BIG, ESRCH
 from typing import Final, TypeVar, cast
@@ -42,11 +51,25 @@ from xdbg.rsp import (
     table,
 )
 from xdbg.rsp.client import ClientFeatures
-from xdbg.rsp.framing import MAX_PAYLOAD, Decoder, Mark, escape, frame
+from xdbg.rsp.frame_view import FrameView
+from xdbg.rsp.framing import MAX_PAYLOAD, Decoder, Mark, escape, frame, notification
 from xdbg.rsp.packets.transfers import Transfer
-from xdbg.rsp.replies import BinaryData, Error, Output, Reply, StopEvent, StopReply, encode
-from xdbg.rsp.target import File, Resume, Target, TargetError
+from xdbg.rsp.registers import RIP
+from xdbg.rsp.replies import (
+    BinaryData,
+    Error,
+    NoResumed,
+    Ok,
+    Output,
+    Reply,
+    StopEvent,
+    StopReply,
+    ThreadExited,
+    encode,
+)
+from xdbg.rsp.target import File, Resume, Target, TargetError, Tracepoints
 from xdbg.rsp.threadid import EVERY_THREAD, Thread, ThreadId
+from xdbg.rsp.tracepoints import TraceFrame
 
 C = TypeVar("C")
 
@@ -55,6 +78,7 @@ OUTPUT_LIMIT: Final = 2 * MAX_PAYLOAD
 WAITING_LIMIT: Final = 4 * MAX_PAYLOAD
 """Bytes of requests that may wait for a stop, or for room in the output."""
 _WAITING_PACKETS: Final = 4096
+_MAX_EVENTS: Final = 4096
 _TEXT_PER_OUTPUT: Final = 4096
 
 
@@ -81,20 +105,27 @@ class Connection:
     reply_limit: Final = MAX_PAYLOAD - 16
     """Bytes that fit in a binary reply beside its prefix, as long as none must be escaped."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, *, observing: bool = False) -> None:
         self.target = target
+        self.observing = observing
+        self._output_limit = 0 if observing else OUTPUT_LIMIT
         self.capabilities = table.providers(target)
         self.state = State.IDLE
         self.departure: Departure | None = None
         # What requests have set.
         self.client = ClientFeatures()
         self.extended = False
+        self.non_stop = False
         self.resumed: ThreadId = EVERY_THREAD
         self.unlisted: list[Thread] = []
         self.files: dict[int, File] = {}
         self.file_system = 0
+        self.frame: FrameView | None = None
+        self.trace_pieces: list[bytes] = []
         self._thread: Thread | None = None
         self._document: tuple[str, str, bytes] | None = None
+        self._events: deque[StopEvent] = deque()
+        """Stops of non-stop that the client has not confirmed; it has been told of the first."""
         # The wire.
         self._decoder = Decoder()
         self._output: list[bytes] = []
@@ -130,10 +161,16 @@ class Connection:
     @property
     def throttled(self) -> bool:
         """Whether requests may wait for room in the output; see the module's docstring."""
-        return self.state is State.IDLE and self._output_size > OUTPUT_LIMIT
+        return self.state is State.IDLE and self._output_size > self._output_limit
 
     def stop(self, event: StopEvent) -> None:
-        """The guest stands still: answers the request that resumed it. Only while RUNNING."""
+        """The guest stands still: answers the request that resumed it. Only while RUNNING.
+
+        In non-stop at any time: a thread stands still, or something of that kind has happened.
+        """
+        if self.non_stop:
+            self._notify(event)
+            return
         assert self.state is State.RUNNING, "a stop without a request to answer"
         self.state = State.IDLE
         self._send(self.show_stop(event))
@@ -157,6 +194,12 @@ class Connection:
     def capability(self, protocol: type[C]) -> C | None:
         """The target or its part that implements a protocol of `target` that the packet table knows; None: neither."""
         return cast("C | None", self.capabilities.get(protocol))
+
+    def select_frame(self, frame: TraceFrame | None) -> None:
+        """Registers and memory are those of a trace frame from now on, or the target's own again."""
+        tracepoints = self.capability(Tracepoints)
+        self.frame = None if frame is None or tracepoints is None else FrameView(self.target, tracepoints, frame)
+        self.capabilities[Target] = self.target if self.frame is None else self.frame
 
     def thread(self, pattern: ThreadId | None = None) -> Thread:
         """The current thread, or the one that a pattern names. TargetError(ESRCH) when there is no such thread."""
@@ -186,11 +229,29 @@ class Connection:
         if self._thread is not None and self._thread.pid == pid:
             self._thread = None
         self._document = None
+        # The first has been told already, and vStopped will take it for that one.
+        self._events = deque(
+            event for place, event in enumerate(self._events) if place == 0 or _subject(event)[0] != pid
+        )
+
+    def debug(self, target: Target) -> None:
+        """Another target in place of the one up to now: what the client chose there counts no more."""
+        self.target = target
+        self.capabilities = table.providers(target)
+        self.frame = None
+        self.trace_pieces = []
+        self.resumed = EVERY_THREAD
+        self.unlisted = []
+        self._thread = None
+        self._document = None
 
     def show_stop(self, event: StopEvent) -> StopEvent:
         """Notes that the client is told of a stop: it takes the thread named there for the current one."""
         self._thread = event.thread if isinstance(event, StopReply) else None
         self._document = None
+        if self.client.threads_in_stop_reply and isinstance(event, StopReply):
+            threads = [info.thread for info in self.target.threads()]
+            return replace(event, threads=tuple((thread, self._place(thread)) for thread in threads))
         return event
 
     def run(self, *, stepping: bool) -> None:
@@ -200,6 +261,22 @@ class Connection:
         if self._interrupted:
             self._interrupted = False
             self._interrupt()
+
+    def enter_non_stop(self, *, on: bool) -> None:
+        """QNonStop."""
+        self.non_stop = on
+        self._events.clear()
+
+    def tell_events(self, events: Iterable[StopEvent]) -> Reply:
+        """Begins a list of stops, which vStopped goes through: the first of them, or OK."""
+        self._events = deque(events)
+        return self._events[0] if self._events else Ok()
+
+    def next_event(self) -> Reply:
+        """The client has taken in the stop that it was last told: the next one, or OK."""
+        if self._events:
+            self._events.popleft()
+        return self._events[0] if self._events else Ok()
 
     def leave(self, *, killed: bool) -> None:
         """The client ends the session."""
@@ -234,6 +311,12 @@ class Connection:
 
     # Inside.
 
+    def _place(self, thread: Thread) -> int | None:
+        try:
+            return int.from_bytes(self.target.read_register(thread, RIP), "little")
+        except TargetError:
+            return None
+
     def _resolve(self, pattern: ThreadId) -> Thread:
         exact = pattern.exact()
         if exact is not None:
@@ -252,6 +335,7 @@ class Connection:
         self.departure = departure
         self.files.clear()
         self._waiting.clear()
+        self._events.clear()
         self._decoder = Decoder()
 
     def _advance(self) -> None:
@@ -278,7 +362,7 @@ class Connection:
                 case Mark.NAK:
                     self._repeat()
                 case Mark.INTERRUPT:
-                    if self.state is State.RUNNING:
+                    if self.state is State.RUNNING or self.non_stop:
                         self._interrupt()
                     else:
                         self._interrupted = self._stepped
@@ -306,11 +390,29 @@ class Connection:
         if understood is None or provider is None:
             self._send(table.NOT_SUPPORTED)
             return
+        if self.observing and not understood.row.observing:
+            self._send(understood.row.refuse())
+            return
         reply = understood.refusal
         if understood.request is not None:
             reply = understood.row.answer(self, provider, understood.request)
         if reply is not None:
             self._send(reply)
+
+    def _notify(self, event: StopEvent) -> None:
+        """``%Stop``, unless one is outstanding. Of a thread only the last stop that the client has not seen is kept."""
+        if isinstance(event, NoResumed) and not self.client.no_resumed:
+            return
+        subject = _subject(event)
+        for place in range(len(self._events) - 1, 0, -1):
+            if _subject(self._events[place]) == subject:
+                del self._events[place]
+        self._document = None
+        self._events.append(event)
+        if len(self._events) == 1:
+            self._emit(notification(b"Stop:" + encode(event, self.client)))
+        elif len(self._events) > _MAX_EVENTS:
+            self._depart(Departure.FLOODED)
 
     def _send(self, reply: Reply) -> None:
         packet = frame(encode(reply, self.client))
@@ -332,3 +434,14 @@ class Connection:
     def _emit(self, data: bytes) -> None:
         self._output.append(data)
         self._output_size += len(data)
+
+
+def _subject(event: StopEvent) -> tuple[int | None, int | None]:
+    """Whom an event is about: process and thread."""
+    match event:
+        case StopReply(thread=thread) | ThreadExited(thread=thread):
+            return thread.pid, thread.tid
+        case NoResumed():
+            return None, None
+        case _:
+            return event.pid, None

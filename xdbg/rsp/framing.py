@@ -60,6 +60,11 @@ def frame(payload: bytes) -> bytes:
     return b"$%s#%02x" % (payload, checksum(payload))
 
 
+def notification(payload: bytes) -> bytes:
+    """The notification of a payload: it comes unasked and is not acknowledged. GDB manual: "Notification Packets"."""
+    return b"%%%s#%02x" % (payload, checksum(payload))
+
+
 def escape(data: bytes) -> bytes:
     """Binary data as it may stand in a payload: ``}``, ``$``, ``#`` and (run lengths in replies) ``*`` escaped."""
     if b"}" in data:

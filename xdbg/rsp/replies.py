@@ -10,7 +10,7 @@ the guest) has no reason and is a plain signal.
 """
 
 from binascii import hexlify
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from errno import ENAMETOOLONG, ENOSYS
@@ -79,7 +79,31 @@ class HistoryEnd:
     begin: bool
 
 
-StopReason = SwBreak | HwBreak | WatchHit | Forked | VforkDone | Execed | LibrariesChanged | SyscallStop | HistoryEnd
+@dataclass(frozen=True, slots=True)
+class Created:
+    """The thread is new, and stands before its first instruction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cloned:
+    """The thread made another one, `child`, which stands before its first instruction."""
+
+    child: Thread
+
+
+StopReason = (
+    SwBreak
+    | HwBreak
+    | WatchHit
+    | Forked
+    | VforkDone
+    | Execed
+    | LibrariesChanged
+    | SyscallStop
+    | HistoryEnd
+    | Created
+    | Cloned
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +119,8 @@ class StopReply:
     reasons: tuple[StopReason, ...] = ()
     registers: Mapping[int, bytes] = field(default_factory=dict)
     core: int | None = None
+    threads: tuple[tuple[Thread, int | None], ...] = ()
+    """All threads and where each is (None: not known), for a client that wants to hear of them at each stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +140,19 @@ class SignalledReply:
 
 
 @dataclass(frozen=True, slots=True)
+class ThreadExited:
+    """``w``: a thread ended with a status, and its process goes on."""
+
+    status: int
+    thread: Thread
+
+
+@dataclass(frozen=True, slots=True)
 class NoResumed:
     """``N``: no thread is left that runs, although none has stopped. TRAP in place of it for a client without N."""
 
 
-StopEvent = StopReply | ExitReply | SignalledReply | NoResumed
+StopEvent = StopReply | ExitReply | SignalledReply | ThreadExited | NoResumed
 """What a target stands still for."""
 
 
@@ -258,6 +292,8 @@ def encode(reply: Reply, client: ClientFeatures) -> bytes:
             return b"W%02x" % (status & 0xFF) + _process(pid, client)
         case SignalledReply(signal, pid):
             return b"X%02x" % (signal & 0xFF) + _process(pid, client)
+        case ThreadExited(status, thread):
+            return b"w%02x;%s" % (status & 0xFF, thread.encode(multiprocess=client.multiprocess))
         case NoResumed():
             return b"N" if client.no_resumed else b"S05"
 
@@ -266,7 +302,10 @@ def _encode_error(errno: int, text: str, client: ClientFeatures) -> bytes:
     if text and client.error_message:
         printable = "".join(c if c.isprintable() and c not in "#$}*" else "?" for c in text)
         return b"E." + printable.encode(errors="replace")
-    return b"E%02d" % (errno if 0 < errno < 100 else 99)
+    number = b"E%02d" % (errno if 0 < errno < 100 else 99)
+    if text and client.error_strings:
+        return number + b";" + hexlify(text.encode(errors="replace"))
+    return number
 
 
 def _process(pid: int | None, client: ClientFeatures) -> bytes:
@@ -275,14 +314,27 @@ def _process(pid: int | None, client: ClientFeatures) -> bytes:
 
 def _encode_stop(reply: StopReply, client: ClientFeatures) -> bytes:
     parts = [b"T%02x" % (reply.signal & 0xFF)]
-    for reason in reply.reasons:
+    for reason in _told(reply.reasons, client):
         parts.append(_encode_reason(reason, client))
     for number, value in reply.registers.items():
         parts.append(b"%x:%s;" % (number, hexlify(value)))
     parts.append(b"thread:%s;" % reply.thread.encode(multiprocess=client.multiprocess))
     if reply.core is not None:
         parts.append(b"core:%x;" % reply.core)
+    if reply.threads:
+        parts.append(b"threads:%s;" % b",".join(t.encode(multiprocess=client.multiprocess) for t, _ in reply.threads))
+        places = [b"%x" % rip for _, rip in reply.threads if rip is not None]
+        if len(places) == len(reply.threads):
+            parts.append(b"thread-pcs:%s;" % b",".join(places))
     return b"".join(parts)
+
+
+def _told(reasons: tuple[StopReason, ...], client: ClientFeatures) -> Iterable[StopReason]:
+    """Of several watch points that were hit at once only the first, for a client that does not take more."""
+    if len(reasons) < 2 or client.multi_wp_addr:
+        return reasons
+    rest = [reason for reason in reasons[1:] if not isinstance(reason, WatchHit)]
+    return [reasons[0], *rest] if isinstance(reasons[0], WatchHit) else reasons
 
 
 def _encode_reason(reason: StopReason, client: ClientFeatures) -> bytes:
@@ -309,3 +361,7 @@ def _encode_reason(reason: StopReason, client: ClientFeatures) -> bytes:
             return b"%s:%x;" % (b"syscall_entry" if entry else b"syscall_return", number)
         case HistoryEnd(begin):
             return b"replaylog:%s;" % (b"begin" if begin else b"end")
+        case Created():
+            return b"create:;"
+        case Cloned(child):
+            return b"clone:%s;" % child.encode(multiprocess=client.multiprocess)

@@ -3,16 +3,20 @@
 One row is one `@packet(...)` function in `handlers`. The longest prefix wins. A prefix that ends in a letter of a
 many-letter name (``qC``) is not taken for the beginning of another name (``qCRC``). What no row covers, and what the
 target has no capability for, gets the empty reply: "not supported".
+
+A client that only observes is refused every row that is not marked for it: what a new packet changes can't be
+forgotten.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
-from errno import EINVAL
+from errno import EINVAL, EPERM
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar, Unpack, overload
 
+from xdbg.rsp.client import ClientFeatures
 from xdbg.rsp.framing import MAX_PAYLOAD
 from xdbg.rsp.replies import Empty, Error, Reply
 from xdbg.rsp.target import (
@@ -20,6 +24,8 @@ from xdbg.rsp.target import (
     BreakpointConditions,
     Breakpoints,
     LoadAddresses,
+    Restart,
+    Resume,
     Target,
     TargetError,
 )
@@ -35,19 +41,39 @@ Handler = Callable[[Any, Any, Any], Reply | None]
 Failure = Callable[[int, str], Reply]
 
 NOT_SUPPORTED: Final = Empty()
+OBSERVES_ONLY: Final = "this client only observes: another debugger was here first"
+NOTHING_OFFERED: Final = ClientFeatures()
+
+
+class Options(TypedDict, total=False):
+    """What a row may say beside who answers what.
+
+    `skip`: bytes of the prefix that the request's parser does not see, all by default. `failure`: makes the reply of a
+    TargetError. `feature`: a word for qSupported, given when the target has the capability. `observing`: a client that
+    only observes may send it, because it changes neither the guest nor what the debugger has set; without, such a
+    client is refused. `joined`: arguments follow a name of many letters without a separator.
+    """
+
+    skip: int
+    failure: Failure
+    feature: str
+    observing: bool
+    joined: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """A row. `features` are the words that qSupported gets when the target has `capability`."""
+    """A row. The last five fields are described in `Options`."""
 
     prefix: bytes
-    skip: int
     request: type[Request]
     capability: type
     handler: Handler
-    failure: Failure
-    features: tuple[str, ...]
+    skip: int
+    failure: Failure = Error
+    feature: str = ""
+    observing: bool = False
+    joined: bool = False
 
     @property
     def summary(self) -> str:
@@ -60,6 +86,10 @@ class Packet:
             return self.handler(connection, provider, request)
         except TargetError as error:
             return self.failure(error.errno, error.text)
+
+    def refuse(self) -> Reply:
+        """The reply to a client that may not send this."""
+        return self.failure(EPERM, OBSERVES_ONLY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +113,7 @@ _BY_FIRST_BYTE: Final[dict[int, list[Packet]]] = {}
 _CAPABILITY_FEATURES: Final[tuple[tuple[type, str], ...]] = (
     (Breakpoints, "swbreak+"),
     (Breakpoints, "hwbreak+"),
+    (Resume, "no-resumed+"),
     (BreakpointConditions, "ConditionalBreakpoints+"),
     (BreakpointCommands, "BreakpointCommands+"),
 )
@@ -93,43 +124,28 @@ _OPTIONAL: Final[tuple[type, ...]] = (LoadAddresses,)
 
 @overload
 def packet(
-    prefix: bytes, request: type[R], *, skip: int | None = None, failure: Failure = Error, feature: str = ""
+    prefix: bytes, request: type[R], **options: Unpack[Options]
 ) -> Callable[[Callable[[Connection, Target, R], A]], Callable[[Connection, Target, R], A]]: ...
 
 
 @overload
 def packet(
-    prefix: bytes,
-    request: type[R],
-    needs: type[C],
-    *,
-    skip: int | None = None,
-    failure: Failure = Error,
-    feature: str = "",
+    prefix: bytes, request: type[R], needs: type[C], **options: Unpack[Options]
 ) -> Callable[[Callable[[Connection, C, R], A]], Callable[[Connection, C, R], A]]: ...
 
 
 def packet(
-    prefix: bytes,
-    request: type[Request],
-    needs: type = Target,
-    *,
-    skip: int | None = None,
-    failure: Failure = Error,
-    feature: str = "",
+    prefix: bytes, request: type[Request], needs: type = Target, **options: Unpack[Options]
 ) -> Callable[[Handler], Handler]:
-    """Enters a handler in the table.
+    """Enters a handler in the table; see `Options`.
 
     `needs`: the Protocol of `target` that the handler's second parameter has; for any other, the connection has
-    `target` and `capability`. `skip`: bytes of the prefix that the
-    request's parser does not see, all by default. `failure`: makes the reply of a TargetError. `feature`: a word for
-    qSupported.
+    `target` and `capability`.
     """
 
     def enter(handler: Handler) -> Handler:
         assert prefix not in _ROWS, prefix
-        features = (feature,) if feature else ()
-        row = Packet(prefix, len(prefix) if skip is None else skip, request, needs, handler, failure, features)
+        row = Packet(prefix, request, needs, handler, **(Options(skip=len(prefix)) | options))
         _ROWS[prefix] = row
         rows = _BY_FIRST_BYTE.setdefault(prefix[0], [])
         rows.append(row)
@@ -168,7 +184,9 @@ def find(payload: bytes) -> Packet | None:
         prefix = row.prefix
         if payload.startswith(prefix):
             length = len(prefix)
-            if prefix[0] in _LONG_NAMES and prefix[-1:].isalpha() and payload[length : length + 1].isalnum():
+            if row.joined or prefix[0] not in _LONG_NAMES:
+                return row
+            if prefix[-1:].isalpha() and payload[length : length + 1].isalnum():
                 continue
             return row
     return None
@@ -193,14 +211,18 @@ def providers(target: Target) -> dict[type, object]:
     return found
 
 
-def supported_features(available: Container[type]) -> Iterable[str]:
-    """The words of the answer to qSupported, derived from what the target implements."""
+def supported_features(
+    available: Container[type], client: ClientFeatures = NOTHING_OFFERED, *, observing: bool = False
+) -> Iterable[str]:
+    """The words of the answer to qSupported, derived from what the target implements and the client may send."""
     yield f"PacketSize={MAX_PAYLOAD:x}"
     yield "multiprocess+"
     yield "error-message+"
     for row in rows():
-        if row.capability in available:
-            yield from row.features
+        if row.feature and row.capability in available and (row.observing or not observing):
+            yield row.feature
     for capability, feature in _CAPABILITY_FEATURES:
         if capability in available:
             yield feature
+    if Restart in available and client.single_inf_arg:
+        yield "single-inf-arg+"

@@ -7,7 +7,8 @@ of.
 
 Rules for implementers:
 
-- Everything is called while the guest stands still, except `Resume.interrupt`.
+- Everything is called while the guest stands still, except `Resume.interrupt`. In non-stop it stands still only for the
+  length of the call.
 - The `thread` that memory and breakpoint methods get says *whose* memory is meant: the address space of that thread's
   process. `threads()` lists only the processes that gdb is attached to; an empty list is legal (all were detached).
 - A failure is `TargetError`, nothing else; it becomes ``E NN``, or ``E.text`` with a gdb that understands it.
@@ -15,15 +16,26 @@ Rules for implementers:
 - Addresses are plain integers below 2**64; lengths are positive and, for reads, at most half a packet.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum, IntEnum
+from enum import Enum, IntEnum, IntFlag
 from errno import EINVAL
 from typing import Protocol, runtime_checkable
 
 from xdbg.rsp.replies import StopEvent, StopReply
 from xdbg.rsp.signals import Signal
 from xdbg.rsp.threadid import Thread, ThreadId
+from xdbg.rsp.tracepoints import (
+    Action,
+    FrameSearch,
+    TraceFrame,
+    TracepointDefinition,
+    TracepointId,
+    TracepointSource,
+    TraceStatus,
+    TraceVariable,
+    WholeTracepoint,
+)
 
 
 class TargetError(Exception):
@@ -103,6 +115,16 @@ class FileStat:
     mode: int = 0o100444
     inode: int = 0
     mtime: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryRegion:
+    """[start, start + size) of an address space. `rights` of the letters rwx, None where nothing is mapped."""
+
+    start: int
+    size: int
+    rights: str | None = None
+    name: str = ""
 
 
 class File(Protocol):
@@ -199,6 +221,43 @@ class Resume(Protocol):
 
 
 @runtime_checkable
+class NonStop(Protocol):
+    """QNonStop: each thread stops and goes on by itself, and requests are answered while others run.
+
+    `Resume.resume` then resumes those threads among the covered ones that stand still, and stops those that the
+    action ``t`` covers; both are told as events of single threads (signal 0 for ``t``).
+    """
+
+    def set_non_stop(self, on: bool) -> None:
+        """From now on so, or all together again. Nothing runs afterwards."""
+        ...
+
+    def stopped(self) -> Sequence[StopEvent]:
+        """The last stop of each thread that stands still: the answer to ``?``. Signal 0: since before the session."""
+        ...
+
+
+class ThreadOptions(IntFlag):
+    """Which events of a thread are told even though QThreadEvents is off. GDB manual: QThreadOptions."""
+
+    CLONE = 1  #: it made another thread
+    EXIT = 2  #: it ended, and its process goes on
+
+
+@runtime_checkable
+class ThreadEvents(Protocol):
+    """QThreadEvents and QThreadOptions: threads that come and go within a process."""
+
+    def report_threads(self, on: bool) -> None:
+        """Whether new and ended threads of all processes are told."""
+        ...
+
+    def set_thread_options(self, options: Mapping[Thread, ThreadOptions]) -> None:
+        """Replaces the options of these threads. New threads have none."""
+        ...
+
+
+@runtime_checkable
 class Breakpoints(Protocol):
     """Z0, Z1, z0, z1: stop before the instruction at `vaddr` is executed. Both methods are idempotent."""
 
@@ -273,6 +332,36 @@ class Auxv(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class OsTable:
+    """A table of ``info os``: the names of its columns, and rows of as many texts."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class OsTableName:
+    """A table that there is: its name, what it lists, and its title."""
+
+    name: str
+    description: str
+    title: str
+
+
+@runtime_checkable
+class OsData(Protocol):
+    """qXfer:osdata:read."""
+
+    def os_tables(self) -> Sequence[OsTableName]:
+        """All tables, in the order in which they are to be shown."""
+        ...
+
+    def os_table(self, name: str) -> OsTable:
+        """One table, as things are now. TargetError(ENOENT) when there is none of that name."""
+        ...
+
+
 @runtime_checkable
 class HostIo(Protocol):
     """vFile: the files that gdb may read. Read-only; descriptors are kept by the connection."""
@@ -298,6 +387,42 @@ class Monitor(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What a target runs: `pid` as gdb sees it, `path` as `ExecFile` gives it, `arguments` as one line."""
+
+    pid: int
+    path: str
+    arguments: str
+
+
+@runtime_checkable
+class Restart(Protocol):
+    """vRun, R and qExecAndArgs: the one program that the target runs, again from its beginning."""
+
+    @property
+    def program(self) -> Program:
+        """What runs now."""
+        ...
+
+    def restart(self, path: str, arguments: str | None) -> Target:
+        """Ends what runs; what is to be debugged from now on, before its first instruction.
+
+        `path` empty: the same program; another one is a TargetError, and nothing has changed. `arguments` None: the
+        same as now.
+        """
+        ...
+
+
+@runtime_checkable
+class MemoryRegions(Protocol):
+    """qMemoryRegionInfo."""
+
+    def memory_region(self, thread: Thread, vaddr: int) -> MemoryRegion:
+        """The region around an address, or the hole that it is in."""
+        ...
+
+
 @runtime_checkable
 class Processes(Protocol):
     """vAttach, vKill and ``D;PID``: several processes in one session."""
@@ -312,4 +437,98 @@ class Processes(Protocol):
 
     def kill(self, pid: int) -> None:
         """Ends a process. TargetError when that can't be done to this one."""
+        ...
+
+
+@runtime_checkable
+class Tracepoints(Protocol):
+    """QTDP, QTStart, QTFrame, qTStatus and all the others: data is collected where the guest comes by, without a stop.
+
+    What they do is the target's own: it stays when a client leaves.
+    """
+
+    def init_trace(self) -> None:
+        """Ends a trace; drops all tracepoints, variables that are not builtin, ranges and frames."""
+        ...
+
+    def define_tracepoint(self, thread: Thread, definition: TracepointDefinition, *, more: bool) -> None:
+        """In the address space of `thread`. `more`: it is complete only with the actions that follow."""
+        ...
+
+    def add_actions(
+        self, tracepoint: TracepointId, actions: Sequence[Action], step_actions: Sequence[Action], *, more: bool
+    ) -> None:
+        """More actions; those behind the first step action are step actions, too. TargetError(ENOENT)."""
+        ...
+
+    def add_source(self, tracepoint: TracepointId, source: TracepointSource) -> None:
+        """A piece of source text. TargetError(ENOENT)."""
+        ...
+
+    def enable_tracepoint(self, tracepoint: TracepointId, *, enabled: bool) -> None:
+        """Also while the trace runs. TargetError(ENOENT)."""
+        ...
+
+    def tracepoints(self) -> Sequence[WholeTracepoint]:
+        """All that are defined."""
+        ...
+
+    def tracepoint_usage(self, tracepoint: TracepointId) -> tuple[int, int]:
+        """How often it was hit, and the bytes that its frames took. TargetError(ENOENT)."""
+        ...
+
+    def define_variable(self, variable: TraceVariable) -> None:
+        """A trace state variable; it has its initial value at once."""
+        ...
+
+    def trace_variables(self) -> Sequence[TraceVariable]:
+        """All, those that are builtin too."""
+        ...
+
+    def trace_variable(self, number: int) -> int | None:
+        """The present value; None if there is no such variable."""
+        ...
+
+    def set_read_only(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """(start, end) of memory that never changes, and is read from the guest while a frame is looked at."""
+        ...
+
+    def is_read_only(self, vaddr: int) -> int:
+        """How many bytes from `vaddr` on are in such a range."""
+        ...
+
+    def start_trace(self) -> None:
+        """From the next resume on, hits are collected. The buffer is emptied. TargetError: it runs already."""
+        ...
+
+    def stop_trace(self) -> None:
+        """No error if none runs."""
+        ...
+
+    def trace_status(self) -> TraceStatus:
+        """What the trace is doing."""
+        ...
+
+    def set_disconnected_tracing(self, *, keeps: bool) -> None:
+        """Whether a trace goes on when the client leaves."""
+        ...
+
+    def set_circular_buffer(self, *, circular: bool) -> None:
+        """Whether the oldest frames make room for new ones, instead of the trace ending."""
+        ...
+
+    def set_buffer_size(self, size: int | None) -> None:
+        """Bytes; None is the target's choice. TargetError: while a trace runs, and for a size that is too large."""
+        ...
+
+    def set_notes(self, *, user: str | None, notes: str | None, stop: str | None) -> None:
+        """Texts that trace_status tells again; None: unchanged."""
+        ...
+
+    def find_frame(self, search: FrameSearch, after: int | None) -> TraceFrame | None:
+        """A frame; the searches begin behind frame number `after`, or with the first."""
+        ...
+
+    def read_trace_buffer(self, offset: int, length: int) -> bytes:
+        """Frames as a trace file has them, one behind the other; nothing at the end. TargetError(EINVAL) beyond it."""
         ...

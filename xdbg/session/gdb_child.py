@@ -13,6 +13,8 @@ from .limits import Limits
 from .listener import Listener, parse_address
 from .server import Server
 
+GDB_COMMANDS = Path(__file__).resolve().parent.parent / "gdbscripts" / "xen.py"
+"""The script with gdb's `xen` commands."""
 _SIGNALLED = 128
 
 
@@ -29,7 +31,7 @@ def debug_with_child(
         server = Server(launch, terminal, listener=listener, limits=limits)
         # The domain runs as a whole. A gdb that believes that only one inferior was resumed keeps what it knows of the
         # others' registers, and shows a process, or calls a function in it, as it was long ago.
-        settings = ["-iex", "set schedule-multiple on"]
+        settings = ["-iex", "set schedule-multiple on", "-x", str(GDB_COMMANDS)]
         command = [program, "-q", *settings, "-ex", f"target extended-remote {listener.name}", *arguments]
         with subprocess.Popen(command, start_new_session=False) as gdb:
             before = signal.signal(signal.SIGINT, signal.SIG_IGN)

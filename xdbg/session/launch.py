@@ -1,6 +1,6 @@
 """From what a user names (a kernel, modules, a command line, an amount of memory) to a domain that is ready to run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from xdbg.guestos.profile import Profile
@@ -42,6 +42,11 @@ class Launched:
     image: KernelImage
     name: str
     modules: tuple[bytes, ...]
+    what: Launch
+
+    def again(self, append: str | None = None) -> "Launched":
+        """Another machine for the same, perhaps with another command line. Raises `LaunchError`."""
+        return launch(self.what if append is None else replace(self.what, append=append))
 
     def profile(self) -> Profile:
         """What there is to know of the kernel's own data: processes, files."""
@@ -66,7 +71,7 @@ def launch(what: Launch) -> Launched:
         build_domain(domain, image, modules=data, command_line=what.append.encode())
     except ImageError as error:
         raise LaunchError(f"{kernel}: {error}") from error
-    return Launched(hv, domain, image, kernel.name, data)
+    return Launched(hv, domain, image, kernel.name, data, what)
 
 
 def _resolve(what: Launch) -> tuple[Path, tuple[Path, ...]]:

@@ -7,10 +7,12 @@ With pytest the fixtures of `xdbg.testing.plugin` are there as soon as xdbg is i
         gdb.run("break kernel_main")
         assert gdb.cont().function == "kernel_main"
 
-Without pytest, `serve` and `GdbSession` are context managers. They need gdb, and nothing else.
+Without pytest, `serve` and `GdbSession` are context managers. They need gdb, and nothing else. `LldbSession` does
+the same with lldb; `xdbg.testing.clients` has the versions that come as Python packages.
 """
 
 from .gdb import GdbError, GdbSession, Stop
+from .lldb import LldbError, LldbSession
 from .served import ServedGuest, serve
 
-__all__ = ["GdbError", "GdbSession", "ServedGuest", "Stop", "serve"]
+__all__ = ["GdbError", "GdbSession", "LldbError", "LldbSession", "ServedGuest", "Stop", "serve"]

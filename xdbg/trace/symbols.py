@@ -4,6 +4,7 @@ Who has symbols implements `Symbols`; which process runs on a vcpu is known by a
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 from xdbg.abi.frames import Vaddr
@@ -33,6 +34,25 @@ class Processes(Protocol):
 
     def current(self, vcpu: Vcpu, /) -> RunningProcess | None:
         """The process on a vcpu, or None when there is none or it is unknown. It may read memory and changes none."""
+
+
+class ProfileKernel:
+    """The kernel that a profile knows. Its symbols are read when they are first needed."""
+
+    def __init__(self, profile: Profile) -> None:
+        self._profile = profile
+
+    @cached_property
+    def table(self) -> SymbolTable:
+        """Its symbols; none if its file has none."""
+        try:
+            return SymbolTable.from_elf(self._profile.file(self._profile.kernel_path) or b"")
+        except ElfError:
+            return SymbolTable(())
+
+    def lookup(self, vaddr: Vaddr, /) -> tuple[str, int] | None:
+        """As `Symbols`."""
+        return self.table.lookup(vaddr)
 
 
 class ProfileProcesses:

@@ -95,7 +95,7 @@ class TextSink:
             mode += f" {record.pid}"
         prefix = f"{record.count:>12} d{record.domid}v{record.vcpu} {mode:<9} {indent}"
         blank = " " * len(prefix)
-        for line in _lines(event):
+        for line in lines(event):
             self._stream.write(f"{prefix}{line}".rstrip() + "\n")
             prefix = blank
         match event:
@@ -121,7 +121,7 @@ def place(vaddr: Vaddr, symbol: str | None) -> str:
     return f"{symbol} <{vaddr:#x}>" if symbol else f"{vaddr:#x}"
 
 
-def _lines(event: TraceEvent) -> Iterator[str]:
+def lines(event: TraceEvent) -> Iterator[str]:
     """The text of one event, the first line being what it is about."""
     match event:
         case TracedException():

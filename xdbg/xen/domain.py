@@ -4,7 +4,7 @@ Everything here is plain data: with RAM and the CPU's context it is the whole st
 """
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from xdbg.abi.frames import INVALID_MFN, Maddr, Mfn, Pfn, mfn_to_maddr
 
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from .grant_table import GrantTable
     from .setup import Hypervisor
     from .xenstore import XenstoreState
+
+
+NR_HYPERCALLS: Final = 64
+"""Numbers that a hypercall may have in Xen's ABI. Xen: NR_hypercalls."""
 
 
 @dataclass(slots=True, eq=False)
@@ -38,6 +42,8 @@ class Domain:
     shutdown_code: int | None = None
     shutdown_reason: str = ""
     start_info: Mfn = INVALID_MFN
+    hypercalls: list[int] = field(default_factory=lambda: [0] * (NR_HYPERCALLS + 1))
+    """How often each was called, by number, those in a multicall included; the last: all with a number beyond."""
     event_channels: "EventChannels" = field(init=False)
     grant_table: "GrantTable" = field(init=False)
     console: "ConsoleState" = field(init=False)

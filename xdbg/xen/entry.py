@@ -193,12 +193,19 @@ def create_bounce_frame(vcpu: Vcpu, kind: str) -> None:
     else:
         words = (gpr[RCX], gpr[R11], rip, cs | mask << 32, shown, rsp, ss)
     sp = (sp & ~0xF) - 8 * len(words)
-    if not _stack_ok(sp, 8 * len(words)):
-        raise DomainCrash(f"the kernel stack for a {kind} frame is not the guest's: {sp & (1 << 64) - 1:#x}")
     try:
-        copy_to_guest(vcpu, sp, _FRAME[len(words)].pack(*words))
-    except GuestFault as fault:
-        raise DomainCrash(f"page fault on the kernel stack while writing a {kind} frame at {fault.vaddr:#x}") from None
+        if not _stack_ok(sp, 8 * len(words)):
+            raise DomainCrash(f"the kernel stack for a {kind} frame is not the guest's: {sp & (1 << 64) - 1:#x}")
+        try:
+            copy_to_guest(vcpu, sp, _FRAME[len(words)].pack(*words))
+        except GuestFault as fault:
+            where = f"{fault.vaddr:#x}"
+            raise DomainCrash(f"page fault on the kernel stack while writing a {kind} frame at {where}") from None
+    except DomainCrash:
+        if not was_kernel:
+            # Nothing will be delivered: whoever looks at the domain finds it where the cause is.
+            toggle_guest_mode(vcpu)
+        raise
     if flags & TBF_INTERRUPT:
         buffer[mask_at] = 1
     gpr[RSP] = sp

@@ -14,6 +14,7 @@ from xdbg.abi.errno import Errno
 from xdbg.abi.hypercalls import Hypercall
 from xdbg.machine.registers import R8, R9, R10, R11, RAX, RCX, RDI, RDX, RSI
 
+from .domain import NR_HYPERCALLS
 from .events import HypercallDone, HypercallEntered
 from .faults import GuestFault, HypercallError
 from .vcpu import Vcpu
@@ -57,7 +58,9 @@ def hypercall(number: Hypercall) -> Callable[[Handler], Handler]:
 def call(vcpu: Vcpu, number: int, args: tuple[int, ...], *, in_multicall: bool = False) -> int | None:
     """Carry out one hypercall; the result is signed. None: the handler changed the flow itself (iret)."""
     entry = TABLE.get(number)
-    observer = vcpu.domain.hv.observer
+    domain = vcpu.domain
+    domain.hypercalls[min(NR_HYPERCALLS, number)] += 1
+    observer = domain.hv.observer
     args = args[: entry.nr_args] if entry is not None else ()
     if observer is not None:
         observer.observe(vcpu, HypercallEntered(number, args, in_multicall))

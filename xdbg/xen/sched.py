@@ -1,8 +1,8 @@
 """Who runs next, and what a guest may ask about it. Xen: common/sched/core.c, common/domain.c, public/sched.h.
 
 A vcpu is out of the running while it blocks (until its upcall becomes pending), polls (until a port is pending or the
-time has come), is down, or its domain is paused or has shut down. Blocking never misses an event: it unmasks upcalls
-and looks once more before it sleeps. All vcpus take turns in the order of their domids and numbers.
+time has come), is down or paused, or its domain is paused or has shut down. Blocking never misses an event: it unmasks
+upcalls and looks once more before it sleeps. All vcpus take turns in the order of their domids and numbers.
 """
 
 from typing import TYPE_CHECKING, Final

@@ -223,6 +223,22 @@ class Hypervisor:
         assert vcpu is self.current
         return self.cpu.enter(min(limit, self._next_event_count()), skip_stop_point=skip_stop_point)
 
+    def spin(self, vcpu: Vcpu) -> bool:
+        """Let time pass to Xen's next event, as if the current vcpu executed jumps to itself; it executes nothing.
+
+        False, and no time has passed, when nothing will ever come of it before there is input.
+        """
+        assert vcpu is self.current
+        others = (other for domain in self.domains.values() for other in domain.vcpus if other is not vcpu)
+        if (
+            timer.next_deadline_ns(self) is None
+            and not sched.events_need_delivery(vcpu)
+            and not any(other.runnable for other in others)
+        ):
+            return False
+        self.cpu.tsc_offset += max(0, self._next_event_count() - self.cpu.count)
+        return True
+
     def step(self, vcpu: Vcpu) -> Exit:
         """Run one instruction of the current vcpu."""
         assert vcpu is self.current

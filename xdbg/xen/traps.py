@@ -35,23 +35,30 @@ def take_exception(vcpu: Vcpu, taken: ExceptionExit) -> None:
         rip = delivery.insn
         cpu.rip = rip
     if hv.observer is not None:
-        gate = delivery.gate
-        hv.observer.observe(
-            vcpu,
-            ExceptionTaken(
-                delivery.vector,
-                delivery.error_code,
-                delivery.software,
-                gate.selector,
-                gate.offset,
-                gate.dpl,
-                vcpu.kernel_mode,
-                rip,
-                taken.cr2,
-                delivery.insn,
-            ),
-        )
+        hv.observer.observe(vcpu, _taken(vcpu, taken, delivery, rip))
     HANDLERS.get(delivery.vector, do_trap)(vcpu, delivery, taken)
+
+
+def about_to_take(vcpu: Vcpu, taken: ExceptionExit, rip: Vaddr) -> ExceptionTaken:
+    """What an observer will be told of an exception of the current vcpu, whose exit left rip at `rip`."""
+    delivery = vcpu.domain.hv.idt.vector(taken, rip)
+    return _taken(vcpu, taken, delivery, rip if delivery.vector == taken.vector else delivery.insn)
+
+
+def _taken(vcpu: Vcpu, taken: ExceptionExit, delivery: Delivery, rip: Vaddr) -> ExceptionTaken:
+    gate = delivery.gate
+    return ExceptionTaken(
+        delivery.vector,
+        delivery.error_code,
+        delivery.software,
+        gate.selector,
+        gate.offset,
+        gate.dpl,
+        vcpu.kernel_mode,
+        rip,
+        taken.cr2,
+        delivery.insn,
+    )
 
 
 def pv_inject_page_fault(vcpu: Vcpu, error_code: int, cr2: Vaddr) -> None:

@@ -91,6 +91,8 @@ class Vcpu:
     blocked: bool = False
     polling: tuple[int, ...] | None = None
     """The ports of a SCHEDOP_poll under way; () waits for the time-out alone."""
+    paused: bool = False
+    """Somebody beside the guest wants it to stand still. Xen: vcpu_pause()."""
 
     # modes and address spaces
     kernel_mode: bool = True
@@ -149,6 +151,7 @@ class Vcpu:
             self.is_up
             and not self.blocked
             and self.polling is None
+            and not self.paused
             and not self.domain.paused
             and self.domain.shutdown_code is None
         )

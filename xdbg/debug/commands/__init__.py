@@ -1,5 +1,5 @@
 """The monitor commands, by subject; importing this package fills the table of `debug.monitor`."""
 
-from . import control, domain, memory
+from . import catch, control, core, domain, memory, watch
 
-__all__ = ["control", "domain", "memory"]
+__all__ = ["catch", "control", "core", "domain", "memory", "watch"]

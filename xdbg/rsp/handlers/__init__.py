@@ -1,5 +1,33 @@
 """The handlers of all packets, by subject; importing this package fills the packet table."""
 
-from . import files, memory, monitor, points, registers, run, session, threads, transfers
+from . import (
+    files,
+    lldb,
+    memory,
+    monitor,
+    points,
+    registers,
+    restart,
+    run,
+    session,
+    threads,
+    traceframes,
+    tracepoints,
+    transfers,
+)
 
-__all__ = ["files", "memory", "monitor", "points", "registers", "run", "session", "threads", "transfers"]
+__all__ = [
+    "files",
+    "lldb",
+    "memory",
+    "monitor",
+    "points",
+    "registers",
+    "restart",
+    "run",
+    "session",
+    "threads",
+    "traceframes",
+    "tracepoints",
+    "transfers",
+]

@@ -10,14 +10,14 @@ numbers are those of "File-I/O Remote Protocol Extension", all big-endian.
 from __future__ import annotations
 
 import struct
-from errno import EBADF, EMFILE, ENOSYS, EROFS
+from errno import EBADF, EINVAL, ELOOP, EMFILE, ENOSYS, EROFS
 from typing import TYPE_CHECKING, Final
 
-from xdbg.rsp.packets.files import FileDescriptor, OpenFile, PreadFile, ReadLink, SetFileSystem
+from xdbg.rsp.packets.files import FileDescriptor, NamedFile, OpenFile, PreadFile, SetFileSystem
 from xdbg.rsp.packets.session import Anything
 from xdbg.rsp.replies import HostIoError, HostIoResult, Reply
 from xdbg.rsp.table import packet
-from xdbg.rsp.target import File, HostIo, TargetError
+from xdbg.rsp.target import File, FileStat, HostIo, TargetError
 
 if TYPE_CHECKING:
     from xdbg.rsp.connection import Connection
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _MAX_OPEN_FILES: Final = 64
 _STAT: Final = struct.Struct(">7I3Q3I")
 _BLOCK: Final = 512
+_MAX_LINKS: Final = 8
+_LINK_MODE: Final = 0o120777
 
 
 def _failure(errno: int, text: str) -> Reply:
@@ -40,7 +42,7 @@ def _file(conn: Connection, fd: int) -> File:
         raise TargetError(EBADF) from None
 
 
-@packet(b"vFile:setfs:", SetFileSystem, HostIo, failure=_failure)
+@packet(b"vFile:setfs:", SetFileSystem, HostIo, failure=_failure, observing=True)
 def set_file_system(conn: Connection, target: HostIo, request: SetFileSystem) -> Reply:
     """Chooses the process whose view of the files counts; 0 is the target's root."""
     del target
@@ -48,7 +50,7 @@ def set_file_system(conn: Connection, target: HostIo, request: SetFileSystem) ->
     return HostIoResult(0)
 
 
-@packet(b"vFile:open:", OpenFile, HostIo, failure=_failure)
+@packet(b"vFile:open:", OpenFile, HostIo, failure=_failure, observing=True)
 def open_file(conn: Connection, target: HostIo, request: OpenFile) -> Reply:
     """Opens a file for reading."""
     if request.flags:
@@ -61,7 +63,7 @@ def open_file(conn: Connection, target: HostIo, request: OpenFile) -> Reply:
     return HostIoResult(fd)
 
 
-@packet(b"vFile:pread:", PreadFile, HostIo, failure=_failure)
+@packet(b"vFile:pread:", PreadFile, HostIo, failure=_failure, observing=True)
 def pread_file(conn: Connection, target: HostIo, request: PreadFile) -> Reply:
     """Reads a part of an open file; nothing at its end."""
     del target
@@ -70,11 +72,45 @@ def pread_file(conn: Connection, target: HostIo, request: PreadFile) -> Reply:
     return HostIoResult(len(data), data)
 
 
-@packet(b"vFile:fstat:", FileDescriptor, HostIo, failure=_failure)
+@packet(b"vFile:fstat:", FileDescriptor, HostIo, failure=_failure, observing=True)
 def stat_file(conn: Connection, target: HostIo, request: FileDescriptor) -> Reply:
     """Size, mode and times of an open file."""
     del target
-    stat = _file(conn, request.fd).stat()
+    return _stat(_file(conn, request.fd).stat())
+
+
+@packet(b"vFile:stat:", NamedFile, HostIo, failure=_failure, observing=True)
+def stat_path(conn: Connection, target: HostIo, request: NamedFile) -> Reply:
+    """The same of a file by its path; of what it points to, if it is a link."""
+    path = request.path
+    for _ in range(_MAX_LINKS):
+        link = _link(conn, target, path)
+        if link is None:
+            return _stat(target.open_file(conn.file_system, path).stat())
+        path = link
+    raise TargetError(ELOOP)
+
+
+@packet(b"vFile:lstat:", NamedFile, HostIo, failure=_failure, observing=True)
+def stat_link(conn: Connection, target: HostIo, request: NamedFile) -> Reply:
+    """The same of a file by its path; of the link itself, if it is one."""
+    link = _link(conn, target, request.path)
+    if link is None:
+        return _stat(target.open_file(conn.file_system, request.path).stat())
+    return _stat(FileStat(len(link.encode(errors="surrogateescape")), _LINK_MODE))
+
+
+def _link(conn: Connection, target: HostIo, path: str) -> str | None:
+    """Where a link points; None: it is none."""
+    try:
+        return target.read_link(conn.file_system, path)
+    except TargetError as error:
+        if error.errno == EINVAL:
+            return None
+        raise
+
+
+def _stat(stat: FileStat) -> Reply:
     blocks = -(-stat.size // _BLOCK)
     time = stat.mtime & 0xFFFFFFFF
     inode = stat.inode & 0xFFFFFFFF
@@ -82,7 +118,7 @@ def stat_file(conn: Connection, target: HostIo, request: FileDescriptor) -> Repl
     return HostIoResult(len(data), data)
 
 
-@packet(b"vFile:close:", FileDescriptor, HostIo, failure=_failure)
+@packet(b"vFile:close:", FileDescriptor, HostIo, failure=_failure, observing=True)
 def close_file(conn: Connection, target: HostIo, request: FileDescriptor) -> Reply:
     """Ends the use of a descriptor."""
     del target
@@ -91,14 +127,14 @@ def close_file(conn: Connection, target: HostIo, request: FileDescriptor) -> Rep
     return HostIoResult(0)
 
 
-@packet(b"vFile:readlink:", ReadLink, HostIo, failure=_failure)
-def read_link(conn: Connection, target: HostIo, request: ReadLink) -> Reply:
+@packet(b"vFile:readlink:", NamedFile, HostIo, failure=_failure, observing=True)
+def read_link(conn: Connection, target: HostIo, request: NamedFile) -> Reply:
     """Where a symbolic link points."""
     data = conn.fitting(target.read_link(conn.file_system, request.path).encode(errors="surrogateescape"))
     return HostIoResult(len(data), data)
 
 
-@packet(b"vFile:", Anything, HostIo, failure=_failure)
+@packet(b"vFile:", Anything, HostIo, failure=_failure, observing=True)
 def refuse_file_operation(conn: Connection, target: HostIo, request: Anything) -> Reply:
     """All that would change files is refused with ENOSYS."""
     del conn, target, request

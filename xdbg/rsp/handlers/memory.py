@@ -28,7 +28,7 @@ _SCAN_LIMIT: Final = 1 << 30
 _BIT_REVERSED: Final = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
-@packet(b"m", ReadMemory)
+@packet(b"m", ReadMemory, observing=True)
 def read_memory(conn: Connection, target: Target, request: ReadMemory) -> Reply:
     """Memory in hexadecimal. A short answer is legal: gdb then knows how far memory is readable."""
     if request.length == 0:
@@ -36,7 +36,7 @@ def read_memory(conn: Connection, target: Target, request: ReadMemory) -> Reply:
     return HexData(target.read_memory(conn.thread(), request.vaddr, min(request.length, _HEX_READ_LIMIT)))
 
 
-@packet(b"x", ReadMemory, feature="binary-upload+")
+@packet(b"x", ReadMemory, feature="binary-upload+", observing=True)
 def read_binary(conn: Connection, target: Target, request: ReadMemory) -> Reply:
     """Memory in binary. An empty read is answered: clients probe with it."""
     if request.length == 0:
@@ -59,7 +59,7 @@ def write_binary(conn: Connection, target: Target, request: WriteBinary) -> Repl
     return write_memory(conn, target, request)
 
 
-@packet(b"qSearch:memory:", Search)
+@packet(b"qSearch:memory:", Search, observing=True)
 def search_memory(conn: Connection, target: Target, request: Search) -> Reply:
     """The first place of a pattern: ``1,VADDR``, or ``0`` when it is not there.
 
@@ -77,7 +77,7 @@ def search_memory(conn: Connection, target: Target, request: Search) -> Reply:
     return Text(b"0")
 
 
-@packet(b"qCRC:", ReadMemory)
+@packet(b"qCRC:", ReadMemory, observing=True)
 def checksum_memory(conn: Connection, target: Target, request: ReadMemory) -> Reply:
     """The CRC of a range of memory, for ``compare-sections``.
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from xdbg.rsp.connection import Connection
 
 
-@packet(b"qRcmd,", MonitorCommand, Monitor)
+@packet(b"qRcmd,", MonitorCommand, Monitor, observing=True)
 def monitor(conn: Connection, target: Monitor, request: MonitorCommand) -> Reply:
     """Runs a command of the target; its output comes first, then the answer.
 

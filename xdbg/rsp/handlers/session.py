@@ -11,28 +11,29 @@ from xdbg.rsp import table
 from xdbg.rsp.packets.session import Anything, Bare, OptionalProcess, Process, Supported
 from xdbg.rsp.replies import Empty, Ok, Reply, Text
 from xdbg.rsp.table import packet
-from xdbg.rsp.target import Processes, Target
+from xdbg.rsp.target import NonStop, Processes, Target
 
 if TYPE_CHECKING:
     from xdbg.rsp.connection import Connection
 
 
-@packet(b"qSupported", Supported)
+@packet(b"qSupported", Supported, observing=True)
 def supported(conn: Connection, target: Target, request: Supported) -> Reply:
     """Both sides say what they can do."""
     del target
     conn.client = request.client
-    return Text(";".join(table.supported_features(conn.capabilities)).encode())
+    features = table.supported_features(conn.capabilities, request.client, observing=conn.observing)
+    return Text(";".join(features).encode())
 
 
-@packet(b"vMustReplyEmpty", Anything)
+@packet(b"vMustReplyEmpty", Anything, observing=True)
 def must_reply_empty(conn: Connection, target: Target, request: Anything) -> Reply:
     """The client finds out how "not supported" looks."""
     del conn, target, request
     return Empty()
 
 
-@packet(b"QStartNoAckMode", Bare, feature="QStartNoAckMode+")
+@packet(b"QStartNoAckMode", Bare, feature="QStartNoAckMode+", observing=True)
 def start_no_ack_mode(conn: Connection, target: Target, request: Bare) -> Reply:
     """No more acknowledgements: the transport is reliable."""
     del target, request
@@ -40,7 +41,7 @@ def start_no_ack_mode(conn: Connection, target: Target, request: Bare) -> Reply:
     return Ok()
 
 
-@packet(b"!", Bare)
+@packet(b"!", Bare, observing=True)
 def extended_mode(conn: Connection, target: Target, request: Bare) -> Reply:
     """The session goes on when the last process is detached or killed."""
     del target, request
@@ -48,27 +49,31 @@ def extended_mode(conn: Connection, target: Target, request: Bare) -> Reply:
     return Ok()
 
 
-@packet(b"?", Bare)
+@packet(b"?", Bare, observing=True)
 def stop_status(conn: Connection, target: Target, request: Bare) -> Reply:
-    """Why the target stands still."""
+    """Why the target stands still; in non-stop, the first of the threads that do, or OK if none does."""
     del request
+    non_stop = conn.capability(NonStop)
+    if conn.non_stop and non_stop is not None:
+        return conn.tell_events(non_stop.stopped())
     return conn.show_stop(target.stop_status())
 
 
-@packet(b"qAttached", OptionalProcess)
+@packet(b"qAttached", OptionalProcess, observing=True)
 def attached(conn: Connection, target: Target, request: OptionalProcess) -> Reply:
     """The process was there before the session (1): the client lets it live when it leaves."""
     del conn, target, request
     return Text(b"1")
 
 
-@packet(b"vAttach;", Process, Processes)
+@packet(b"vAttach;", Process, Processes, observing=True)
 def attach(conn: Connection, target: Processes, request: Process) -> Reply:
-    """One more process in this session; its stop is the answer."""
-    return conn.show_stop(target.attach(request.pid))
+    """One more process in this session; its stop is the answer. In non-stop it is OK, and the process goes on."""
+    stop = target.attach(request.pid)
+    return Ok() if conn.non_stop else conn.show_stop(stop)
 
 
-@packet(b"D", OptionalProcess)
+@packet(b"D", OptionalProcess, observing=True)
 def detach(conn: Connection, target: Target, request: OptionalProcess) -> Reply:
     """Lets go of one process, or of all. Outside of extended mode the session ends with the last."""
     processes = conn.capability(Processes)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Final
 from xml.sax.saxutils import quoteattr
 
 from xdbg.rsp.framing import MAX_PAYLOAD
-from xdbg.rsp.packets.session import Bare
-from xdbg.rsp.packets.threads import SelectThread
+from xdbg.rsp.packets.session import Bare, Switch
+from xdbg.rsp.packets.threads import SelectThread, SetThreadOptions
 from xdbg.rsp.packets.transfers import Transfer
 from xdbg.rsp.replies import CurrentThread, HexData, Ok, Reply, Threads
 from xdbg.rsp.table import packet
-from xdbg.rsp.target import Target, TargetError, ThreadInfo
+from xdbg.rsp.target import Target, TargetError, ThreadEvents, ThreadInfo, ThreadOptions
 
 if TYPE_CHECKING:
     from xdbg.rsp.connection import Connection
@@ -25,14 +25,14 @@ _THREADS_PER_REPLY: Final = MAX_PAYLOAD // 40
 """An id has at most 35 characters."""
 
 
-@packet(b"qC", Bare)
+@packet(b"qC", Bare, observing=True)
 def current_thread(conn: Connection, target: Target, request: Bare) -> Reply:
     """The thread that the next packets speak of."""
     del target, request
     return CurrentThread(conn.thread())
 
 
-@packet(b"Hg", SelectThread)
+@packet(b"Hg", SelectThread, observing=True)
 def select_thread(conn: Connection, target: Target, request: SelectThread) -> Reply:
     """Chooses the thread for registers, memory and breakpoints."""
     del target
@@ -40,7 +40,7 @@ def select_thread(conn: Connection, target: Target, request: SelectThread) -> Re
     return Ok()
 
 
-@packet(b"Hc", SelectThread)
+@packet(b"Hc", SelectThread, observing=True)
 def select_resumed(conn: Connection, target: Target, request: SelectThread) -> Reply:
     """Chooses the threads for c, C, s and S."""
     del target
@@ -48,7 +48,7 @@ def select_resumed(conn: Connection, target: Target, request: SelectThread) -> R
     return Ok()
 
 
-@packet(b"T", SelectThread)
+@packet(b"T", SelectThread, observing=True)
 def is_alive(conn: Connection, target: Target, request: SelectThread) -> Reply:
     """Whether a thread still exists."""
     del target
@@ -56,7 +56,7 @@ def is_alive(conn: Connection, target: Target, request: SelectThread) -> Reply:
     return Ok()
 
 
-@packet(b"qfThreadInfo", Bare)
+@packet(b"qfThreadInfo", Bare, observing=True)
 def first_threads(conn: Connection, target: Target, request: Bare) -> Reply:
     """The threads of all attached processes."""
     del request
@@ -64,7 +64,7 @@ def first_threads(conn: Connection, target: Target, request: Bare) -> Reply:
     return _listed(conn)
 
 
-@packet(b"qsThreadInfo", Bare)
+@packet(b"qsThreadInfo", Bare, observing=True)
 def more_threads(conn: Connection, target: Target, request: Bare) -> Reply:
     """The rest of the list that qfThreadInfo began."""
     del target, request
@@ -76,7 +76,7 @@ def _listed(conn: Connection) -> Reply:
     return Threads(tuple(part))
 
 
-@packet(b"qThreadExtraInfo,", SelectThread)
+@packet(b"qThreadExtraInfo,", SelectThread, observing=True)
 def thread_extra_info(conn: Connection, target: Target, request: SelectThread) -> Reply:
     """A thread's name and what else there is to say of it."""
     thread = conn.thread(request.pattern)
@@ -86,7 +86,27 @@ def thread_extra_info(conn: Connection, target: Target, request: SelectThread) -
     raise TargetError(ESRCH)
 
 
-@packet(b"qXfer:threads:read:", Transfer, feature="qXfer:threads:read+")
+@packet(b"QThreadEvents:", Switch, ThreadEvents, feature="QThreadEvents+")
+def report_threads(conn: Connection, target: ThreadEvents, request: Switch) -> Reply:
+    """Whether threads that come and go within a process are told as stops."""
+    del conn
+    target.report_threads(request.on)
+    return Ok()
+
+
+@packet(b"QThreadOptions;", SetThreadOptions, ThreadEvents, feature=f"QThreadOptions={sum(ThreadOptions):x}")
+def set_thread_options(conn: Connection, target: ThreadEvents, request: SetThreadOptions) -> Reply:
+    """Which of these events are told of single threads: 1 that it made another one, 2 that it ended."""
+    chosen = {}
+    for info in conn.target.threads():
+        for options, pattern in request.entries:
+            if pattern.matches(info.thread):
+                chosen[info.thread] = options
+    target.set_thread_options(chosen)
+    return Ok()
+
+
+@packet(b"qXfer:threads:read:", Transfer, feature="qXfer:threads:read+", observing=True)
 def thread_list(conn: Connection, target: Target, request: Transfer) -> Reply:
     """All threads with names, CPUs and texts in one XML document."""
 

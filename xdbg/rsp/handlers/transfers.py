@@ -8,23 +8,24 @@ from __future__ import annotations
 from errno import ENOENT
 from typing import TYPE_CHECKING
 
+from xdbg.rsp.osdata import index_document, table_document
 from xdbg.rsp.packets.fields import number
 from xdbg.rsp.packets.transfers import Transfer
 from xdbg.rsp.replies import Reply
 from xdbg.rsp.table import packet
-from xdbg.rsp.target import Auxv, Description, ExecFile, TargetError
+from xdbg.rsp.target import Auxv, Description, ExecFile, OsData, TargetError
 
 if TYPE_CHECKING:
     from xdbg.rsp.connection import Connection
 
 
-@packet(b"qXfer:features:read:", Transfer, Description, feature="qXfer:features:read+")
+@packet(b"qXfer:features:read:", Transfer, Description, feature="qXfer:features:read+", observing=True)
 def read_description(conn: Connection, target: Description, request: Transfer) -> Reply:
     """The target description: architecture and registers."""
     return conn.transfer("features", request, lambda: target.target_xml(request.annex))
 
 
-@packet(b"qXfer:exec-file:read:", Transfer, ExecFile, feature="qXfer:exec-file:read+")
+@packet(b"qXfer:exec-file:read:", Transfer, ExecFile, feature="qXfer:exec-file:read+", observing=True)
 def read_exec_file(conn: Connection, target: ExecFile, request: Transfer) -> Reply:
     """The path of the program that a process runs; the client reads it by vFile."""
     try:
@@ -34,8 +35,17 @@ def read_exec_file(conn: Connection, target: ExecFile, request: Transfer) -> Rep
     return conn.transfer("exec-file", request, lambda: target.exec_file(pid).encode(errors="surrogateescape"))
 
 
-@packet(b"qXfer:auxv:read:", Transfer, Auxv, feature="qXfer:auxv:read+")
+@packet(b"qXfer:auxv:read:", Transfer, Auxv, feature="qXfer:auxv:read+", observing=True)
 def read_auxv(conn: Connection, target: Auxv, request: Transfer) -> Reply:
     """The auxiliary vector of the current thread's process: where its program was loaded."""
     thread = conn.thread()
     return conn.transfer(f"auxv {thread.pid}", request, lambda: target.auxv(thread))
+
+
+@packet(b"qXfer:osdata:read:", Transfer, OsData, feature="qXfer:osdata:read+", observing=True)
+def read_osdata(conn: Connection, target: OsData, request: Transfer) -> Reply:
+    """A table of `info os`; without a name the list of all tables."""
+    name = request.annex
+    if name in {"", "types"}:
+        return conn.transfer("osdata", request, lambda: index_document(target.os_tables()))
+    return conn.transfer("osdata", request, lambda: table_document(name, target.os_table(name)))

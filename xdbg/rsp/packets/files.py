@@ -61,8 +61,8 @@ class FileDescriptor:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadLink:
-    """``vFile:readlink:PATH``."""
+class NamedFile:
+    """``vFile:readlink:PATH``, ``vFile:stat:PATH``, ``vFile:lstat:PATH``."""
 
     path: str
 

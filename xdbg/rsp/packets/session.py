@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from xdbg.rsp.client import ClientFeatures
-from xdbg.rsp.packets.fields import process
+from xdbg.rsp.packets.fields import hex_data, process, text
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,20 @@ class Supported:
 
 
 @dataclass(frozen=True, slots=True)
+class Switch:
+    """A packet that turns something on (1) or off (0): QNonStop, QThreadEvents."""
+
+    on: bool
+
+    @classmethod
+    def parse(cls, arguments: bytes) -> Self:
+        """One digit."""
+        if arguments not in (b"0", b"1"):
+            raise ValueError("0 or 1 is wanted")
+        return cls(arguments == b"1")
+
+
+@dataclass(frozen=True, slots=True)
 class Process:
     """A packet that names one process: vAttach, vKill."""
 
@@ -52,6 +66,20 @@ class Process:
     def parse(cls, arguments: bytes) -> Self:
         """A process number."""
         return cls(process(arguments))
+
+
+@dataclass(frozen=True, slots=True)
+class RunProgram:
+    """``vRun;PATH[;ARGUMENT]...``. `path` empty: the target's own program; `arguments` None: none were given."""
+
+    path: str
+    arguments: str | None
+
+    @classmethod
+    def parse(cls, arguments: bytes) -> Self:
+        """All in hexadecimal. Several arguments become one line."""
+        path, *rest = (text(hex_data(field)) for field in arguments.split(b";"))
+        return cls(path, " ".join(rest) if any(rest) else None)
 
 
 @dataclass(frozen=True, slots=True)
