@@ -8,7 +8,7 @@ void *malloc(unsigned long size);
 
 void *malloc(unsigned long size)
 {
-    static char heap[4096] __attribute__((aligned(16)));
+    static char heap[1024] __attribute__((aligned(16)));
     static unsigned long used;
     char *memory = heap + used;
 
