@@ -47,19 +47,19 @@ class ProcessEvents(StopSource):
         self._run_control = run_control
         self._stops = run_control.stops
         self._signals = signals
-        self._fork = False
-        self._execs = False
+        self.tells_forks = False
+        self.tells_execs = False
         self._programs: dict[int, str] = {}
         """Attached processes that have become a program of which gdb has not been told."""
 
     def report_process_events(self, *, fork: bool, execs: bool) -> None:
         """What the client takes."""
-        self._fork = fork
-        self._execs = execs
+        self.tells_forks = fork
+        self.tells_execs = execs
 
     def succeed(self, before: "ProcessEvents") -> None:
         """Take over what the client takes from the target of a domain in whose place this one's was built."""
-        self.report_process_events(fork=before._fork, execs=before._execs)
+        self.report_process_events(fork=before.tells_forks, execs=before.tells_execs)
 
     def watch(self) -> None:
         """There are attached processes: their events are of interest from now on."""
@@ -99,7 +99,7 @@ class ProcessEvents(StopSource):
         match self._profile.event(kernel_registers(vcpu)):
             case Forked(parent, child) | Spawned(parent, child) as event if parent in attached:
                 return self._forked(parent, child, vcpu, has_program=isinstance(event, Spawned))
-            case Execed(pid, path) if pid in attached and self._execs:
+            case Execed(pid, path) if pid in attached and self.tells_execs:
                 self._programs[pid] = path
                 thread = Thread(pid, pid)
                 return self._execed(thread, path, vcpu) if self._stops.covers(thread) else None
@@ -113,20 +113,20 @@ class ProcessEvents(StopSource):
         """The debugger has gone."""
         self._signals.clear()
         self._programs.clear()
-        self._fork = self._execs = False
+        self.tells_forks = self.tells_execs = False
         self._run_control.sources.remove(self)
 
     # -- inside
 
     def _forked(self, parent: int, child: int, vcpu: Vcpu, *, has_program: bool) -> StopReply | None:
         thread = Thread(parent, parent)
-        if not self._fork or not self._stops.covers(thread):
+        if not self.tells_forks or not self._stops.covers(thread):
             return None
         try:
             attached = self._inferiors.attach(child)
         except TargetError:
             return None
-        if has_program and self._execs:
+        if has_program and self.tells_execs:
             self._programs[child] = self._inferiors.process(child).exec_path
         return self._stops.reply(Signal.TRAP, thread, vcpu, (replies.Forked(attached),))
 

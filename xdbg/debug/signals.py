@@ -58,22 +58,22 @@ class Signals:
         self._standing: dict[int, Standing] = {}
         self._sent: dict[int, int] = {}
         """Signals that gdb has sent and whose arrival is no news to it, by pid."""
-        self._passed: frozenset[int] = frozenset()
-        self._programs: frozenset[int] | None = None
+        self.passed: frozenset[int] = frozenset()
+        self.programmed: frozenset[int] | None = None
 
     # -- what gdb asks for
 
     def pass_signals(self, signals: frozenset[int]) -> None:
         """No stop at these."""
-        self._passed = signals
+        self.passed = signals
 
     def program_signals(self, signals: frozenset[int]) -> None:
         """A process that is let go of still gets these."""
-        self._programs = signals
+        self.programmed = signals
 
     def succeed(self, before: "Signals") -> None:
         """Take over the filters from the target of a domain in whose place this one's was built."""
-        self._passed, self._programs = before._passed, before._programs
+        self.passed, self.programmed = before.passed, before.programmed
 
     def read_siginfo(self, thread: Thread) -> bytes:
         """The signal at which a process stands. TargetError(ENODATA)."""
@@ -96,7 +96,7 @@ class Signals:
         if self._sent.pop(event.pid, None) == event.info.signal or not self._stops.covers(thread):
             return None
         number = from_linux(event.info.signal)
-        if event.info.signal == _SIGKILL or number in self._passed:
+        if event.info.signal == _SIGKILL or number in self.passed:
             return None
         self._standing[event.pid] = Standing(event, event.info)
         return self._stops.reply(number, thread, vcpu)
@@ -139,7 +139,7 @@ class Signals:
         standing = self._standing.pop(pid, None)
         if standing is None:
             return
-        programs = self._programs
+        programs = self.programmed
         dropped = programs is not None and from_linux(standing.info.signal) not in programs
         if dropped and not standing.event.traced:
             self._change(standing, None)
@@ -151,8 +151,8 @@ class Signals:
         for pid in list(self._standing):
             self.release(pid)
         self._sent.clear()
-        self._passed = frozenset()
-        self._programs = None
+        self.passed = frozenset()
+        self.programmed = None
 
     # -- inside
 
