@@ -1,6 +1,7 @@
 """gdb's `xen` commands, for a domain that xdbg serves. Loaded by gdb: `source PATH`, or `gdb -x PATH`.
 
-They put together what takes several of gdb's own commands, and give names to those behind ``monitor``. Works in gdb 12
+They put together what takes several of gdb's own commands, and give names to those behind ``monitor``; and two settings
+suit a machine whose processes run and stop together. Works in gdb 12
 and later. A process of the guest is named by its pid, or by its program's name as long as only one process has it.
 """
 
@@ -234,7 +235,7 @@ class Restart(Command):
     """Start the domain anew, and stop before its first instruction.
     Usage: xen restart [COMMAND LINE]
 
-    Processes are let go of first. gdb's break and watch points stay, what `xen catch` and `xen watch` set does not. A
+    Processes are let go of first. gdb's break and watch points stay, and what `xen catch` set; what `xen watch` set does not. A
     command line for the kernel stays for later starts.
     """
 
@@ -413,6 +414,11 @@ class Current(gdb.Function):
         """The pid."""
         return next((one.pid for one in processes() if one.on_vcpu), 0)
 
+
+# The domain runs as a whole. A gdb that believes that only one inferior was resumed keeps what it knows of the others'
+# registers and stacks, and shows a process, or calls a function in it, as it was long ago.
+for _setting in ("schedule-multiple on", "stack-cache off"):
+    gdb.execute(f"set {_setting}")
 
 Xen()
 for _command in (

@@ -35,10 +35,7 @@ def debug_with_child(
     with TemporaryDirectory(prefix="xdbg-") as folder:
         listener = Listener(parse_address(f"unix:{Path(folder) / 'gdb.sock'}"))
         server = Server(launch, terminal, listener=listener, limits=limits, log=log)
-        # The domain runs as a whole. A gdb that believes that only one inferior was resumed keeps what it knows of the
-        # others' registers, and shows a process, or calls a function in it, as it was long ago.
-        settings = ["-iex", "set schedule-multiple on", "-x", str(GDB_COMMANDS)]
-        command = [program, "-q", *settings, "-ex", f"target extended-remote {listener.name}", *arguments]
+        command = [program, "-q", "-x", str(GDB_COMMANDS), "-ex", f"target extended-remote {listener.name}", *arguments]
         with subprocess.Popen(command, start_new_session=False) as gdb:
             before = signal.signal(signal.SIGINT, signal.SIG_IGN)
             ended = os.pidfd_open(gdb.pid)
