@@ -86,7 +86,7 @@ def test_a_hypercall_stops_before_xen_handles_it_and_is_then_done_once(small):
     assert guest.rip == guest.at("asked") - 2
     assert guest.word("answer") == 0
     assert guest.target.domain.hypercalls[Hypercall.XEN_VERSION] == 0
-    assert guest.target.console == [f"catch 1: {why(guest)[1]}\n"]
+    assert guest.target.console.take() == f"catch 1: {why(guest)[1]}\n"
     assert why(guest)[1].startswith("hypercall xen_version(EXTRAVERSION, arg=")
     count = guest.count
     assert isinstance(guest.step(), StopReply)
@@ -174,8 +174,9 @@ def test_the_address_of_a_page_fault_is_in_the_first_line(small):
     guest = small("wrong")
     catch(guest, "trap pf")
     guest.cont()
-    assert "cr2 0x1234, error code 0x6" in guest.target.console[0]
-    assert guest.target.console[0].count("\n") == 1
+    said = guest.target.console.take()
+    assert "cr2 0x1234, error code 0x6" in said
+    assert said.count("\n") == 1
 
 
 def test_a_cause_that_the_debugger_repairs_is_no_trap(small):

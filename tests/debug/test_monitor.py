@@ -133,6 +133,6 @@ def test_commands_work_with_no_process_attached(small: Small) -> None:
     guest = small()
     for row in rows():
         if not row.arguments or row.arguments.startswith("["):
-            if row.name == "trace":
+            if row.name in ("trace", "clients"):  # the session provides these
                 continue
             assert "".join(guest.target.monitor(None, row.name))

@@ -2,6 +2,9 @@
 
 import pytest
 
+# pygdbmi stumbles over the commands of a tracepoint as MI 3 shows them, and says so by a function that is deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:The 'warn' method:DeprecationWarning")
+
 
 def ends_as_undebugged(gdb, plain):
     gdb.run("delete")
@@ -91,6 +94,23 @@ def test_memory_registers_and_monitor_commands_only_look(counter, undebugged):
     counter.run("monitor info vcpu")
     counter.run("compare-sections")
     counter.run("detach")
+    ends_as_undebugged(counter, undebugged("tasks"))
+
+
+@pytest.mark.parametrize("owner", [1, 2])
+def test_traces_with_steps_in_processes_and_kernel(counter, undebugged, owner):
+    counter.run("set schedule-multiple on")
+    for inferior, place, steps in ((2, "square", 40), (1, "*task_sleep", 300), (1, "*entry_stubs", 20)):
+        counter.select(inferior)
+        number = int(counter.run(f"trace {place}").split()[1])
+        counter.mi(f'-break-commands {number} "collect $regs, $locals" "while-stepping {steps}" "collect $regs" "end"')
+    counter.select(owner)
+    counter.run("set circular-trace-buffer on")
+    counter.run("set trace-buffer-size 100000")
+    counter.run("tstart")
+    counter.run("tbreak task_exit")
+    counter.cont()
+    counter.go("stepi 20")
     ends_as_undebugged(counter, undebugged("tasks"))
 
 

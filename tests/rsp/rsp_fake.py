@@ -31,6 +31,18 @@ from xdbg.rsp.target import (
     action_for,
 )
 from xdbg.rsp.threadid import Thread
+from xdbg.rsp.tracepoints import (
+    Action,
+    FrameByNumber,
+    FrameSearch,
+    TraceEnd,
+    TracepointDefinition,
+    TracepointId,
+    TracepointSource,
+    TraceStatus,
+    TraceVariable,
+    WholeTracepoint,
+)
 
 KERNEL = 0x400001
 TEXT = 0x401000
@@ -262,7 +274,29 @@ class FakeTarget(BareTarget):
         return self.status
 
 
-class ExpressionTarget(FakeTarget):
+class NonStopTarget(FakeTarget):
+    """Threads stop one by one: tests make the stops."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = {}
+        self.thread_events = None
+        self.options = {}
+
+    def set_non_stop(self, on: bool) -> None:
+        self.held = {info.thread: StopReply(Signal.ZERO, info.thread) for info in self.infos} if on else {}
+
+    def stopped(self) -> Sequence[StopEvent]:
+        return list(self.held.values())
+
+    def report_threads(self, on: bool) -> None:
+        self.thread_events = on
+
+    def set_thread_options(self, options: dict[Thread, int]) -> None:
+        self.options = options
+
+
+class ExpressionTarget(NonStopTarget):
     """Takes conditions and commands in agent bytecode too."""
 
     def __init__(self) -> None:
@@ -281,3 +315,157 @@ class ExpressionTarget(FakeTarget):
     ) -> None:
         del thread
         self.commands[kind, vaddr] = (commands, persist)
+
+
+class FakeFrame:
+    """A frame with registers that count up from 1 and 16 bytes of memory at `DATA`; or with nothing but its place."""
+
+    def __init__(self, number: int, *, full: bool) -> None:
+        self.number = number
+        self.tracepoint = 7
+        self.rip = TEXT + number
+        self.registers = bytes(index % 251 for index in range(registers.G_SIZE)) if full else None
+        self.memory = {DATA: bytes(range(16))} if full else {}
+
+    def read_memory(self, vaddr: int, length: int) -> bytes:
+        for start, data in self.memory.items():
+            if start <= vaddr < start + len(data):
+                return data[vaddr - start :][:length]
+        return b""
+
+    def ranges(self) -> Sequence[tuple[int, int]]:
+        return [(start, len(data)) for start, data in self.memory.items()]
+
+    def variables(self) -> dict[int, int]:
+        return {2: -2} if self.memory else {}
+
+
+class FakeTracepoints:
+    """Remembers what it is told; two frames are always there, the second with nothing collected."""
+
+    def __init__(self) -> None:
+        self.told = []
+        self.whole = []
+        self.state = TraceStatus(TraceEnd.NEVER_RUN, 0, "", 2, 3, 100, 4096, False, False, 0, 0, "", "")
+
+    def init_trace(self) -> None:
+        self.told.append("init")
+
+    def define_tracepoint(self, thread: Thread, definition: TracepointDefinition, *, more: bool) -> None:
+        self.told.append((thread, definition, more))
+
+    def add_actions(
+        self, tracepoint: TracepointId, actions: Sequence[Action], step_actions: Sequence[Action], *, more: bool
+    ) -> None:
+        self.told.append((tracepoint, actions, step_actions, more))
+
+    def add_source(self, tracepoint: TracepointId, source: TracepointSource) -> None:
+        self.told.append((tracepoint, source))
+
+    def enable_tracepoint(self, tracepoint: TracepointId, *, enabled: bool) -> None:
+        self.told.append((tracepoint, enabled))
+
+    def tracepoints(self) -> Sequence[WholeTracepoint]:
+        return self.whole
+
+    def tracepoint_usage(self, tracepoint: TracepointId) -> tuple[int, int]:
+        if tracepoint.number != 7:
+            raise TargetError(errno.ENOENT, "no such tracepoint")
+        return 3, 0x240
+
+    def define_variable(self, variable: TraceVariable) -> None:
+        self.told.append(variable)
+
+    def trace_variables(self) -> Sequence[TraceVariable]:
+        return [TraceVariable(1, 0, "clock", builtin=True), TraceVariable(2, -1, "n")]
+
+    def trace_variable(self, number: int) -> int | None:
+        return {1: 5, 2: -1}.get(number)
+
+    def set_read_only(self, ranges: Sequence[tuple[int, int]]) -> None:
+        self.told.append(ranges)
+
+    def is_read_only(self, vaddr: int) -> int:
+        return TEXT + 8 - vaddr if TEXT <= vaddr < TEXT + 8 else 0
+
+    def start_trace(self) -> None:
+        self.told.append("start")
+
+    def stop_trace(self) -> None:
+        self.told.append("stop")
+
+    def trace_status(self) -> TraceStatus:
+        return self.state
+
+    def set_disconnected_tracing(self, *, keeps: bool) -> None:
+        self.told.append(("keeps", keeps))
+
+    def set_circular_buffer(self, *, circular: bool) -> None:
+        self.told.append(("circular", circular))
+
+    def set_buffer_size(self, size: int | None) -> None:
+        self.told.append(("size", size))
+
+    def set_notes(self, *, user: str | None, notes: str | None, stop: str | None) -> None:
+        self.told.append((user, notes, stop))
+
+    def find_frame(self, search: FrameSearch, after: int | None) -> FakeFrame | None:
+        self.told.append((search, after))
+        number = search.number if isinstance(search, FrameByNumber) else 0 if after is None else after + 1
+        return FakeFrame(number, full=number == 0) if number < 2 else None
+
+    def read_trace_buffer(self, offset: int, length: int) -> bytes:
+        if offset > 16:
+            raise TargetError(errno.EINVAL, "beyond the end")
+        return bytes(range(16))[offset : offset + length]
+
+
+class TracingTarget(ExpressionTarget):
+    """Has tracepoints too, as a part."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tracepoints = FakeTracepoints()
+        self.parts = (self.tracepoints,)
+
+
+class EventPart:
+    """Takes signals, system calls and events of processes, and notes what it was told."""
+
+    def __init__(self) -> None:
+        self.events = {}
+        self.passed = self.programs = frozenset()
+        self.caught = frozenset()
+        self.siginfo = bytearray(range(128))
+
+    def report_process_events(self, *, fork: bool, execs: bool) -> None:
+        self.events = {"fork": fork, "execs": execs}
+
+    def pass_signals(self, signals: frozenset[int]) -> None:
+        self.passed = signals
+
+    def program_signals(self, signals: frozenset[int]) -> None:
+        self.programs = signals
+
+    def read_siginfo(self, thread: Thread) -> bytes:
+        if thread.tid != 1:
+            raise TargetError(errno.ENODATA, "no signal")
+        return bytes(self.siginfo)
+
+    def write_siginfo(self, thread: Thread, offset: int, data: bytes) -> None:
+        del thread
+        if offset + len(data) > len(self.siginfo):
+            raise TargetError(errno.EINVAL)
+        self.siginfo[offset : offset + len(data)] = data
+
+    def catch_syscalls(self, numbers: frozenset[int] | None) -> None:
+        self.caught = numbers
+
+
+class EventTarget(FakeTarget):
+    """With such a part."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = EventPart()
+        self.parts = (self.part,)

@@ -4,7 +4,7 @@ import re
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rsp_fake import DATA, KERNEL, TEXT, ExpressionTarget
+from rsp_fake import DATA, KERNEL, TEXT, TracingTarget
 
 from xdbg.rsp import table
 from xdbg.rsp.connection import Connection, State
@@ -49,7 +49,7 @@ class Told:
     """Counts what comes back. A resume's answer is the stop that the test makes."""
 
     def __init__(self) -> None:
-        self.connection = Connection(ExpressionTarget())
+        self.connection = Connection(TracingTarget())
 
     def answers(self, data: bytes) -> list[bytes]:
         self.connection.receive(data)
@@ -72,7 +72,7 @@ def ends_the_session(payload: bytes) -> bool:
 @settings(deadline=None, max_examples=300)
 @given(st.lists(st.binary(max_size=200), max_size=20))
 def test_any_bytes_are_taken_and_little_of_them_is_kept(pieces: list[bytes]) -> None:
-    connection = Connection(ExpressionTarget())
+    connection = Connection(TracingTarget())
     for piece in pieces:
         connection.receive(piece)
         connection.data_to_send()
@@ -128,7 +128,7 @@ def test_pipelined_requests_are_answered_in_order_as_one_by_one(payloads: list[b
     st.lists(st.sampled_from([b"$vCont;c#a8", b"\x03", b"$qC#b4", b"-", b"+", b"$", b"stop", b"$qC#b5"]), max_size=60)
 )
 def test_stops_and_input_in_any_order_keep_one_answer_per_request(events: list[bytes]) -> None:
-    connection = Connection(ExpressionTarget())
+    connection = Connection(TracingTarget())
     connection.receive(frame(b"QStartNoAckMode"))
     connection.data_to_send()
     asked = told = 0

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 from rsp_client import Client
-from rsp_fake import DATA, KERNEL, STACK, TEXT, BareTarget, ExpressionTarget, FakeTarget
+from rsp_fake import DATA, KERNEL, STACK, TEXT, BareTarget, ExpressionTarget, FakeTarget, NonStopTarget
 
 from xdbg.rsp import registers, table
 from xdbg.rsp.connection import Departure, State
-from xdbg.rsp.framing import MAX_PAYLOAD
+from xdbg.rsp.framing import MAX_PAYLOAD, escape
 from xdbg.rsp.replies import ExitReply, StopReply
 from xdbg.rsp.signals import Signal
 from xdbg.rsp.target import BreakpointKind, ResumeAction, ResumeKind, WatchKind
@@ -339,6 +339,7 @@ def test_qsupported_announces_exactly_what_the_target_implements(target: FakeTar
         b"QStartNoAckMode+",
         b"binary-upload+",
         b"vContSupported+",
+        b"no-resumed+",
         b"swbreak+",
         b"hwbreak+",
         b"qXfer:threads:read+",
@@ -348,8 +349,10 @@ def test_qsupported_announces_exactly_what_the_target_implements(target: FakeTar
     }
     offered = set(Client(target, features=None).ask(b"qSupported:single-inf-arg+;multi-wp-addr+").split(b";"))
     assert offered == everything | {b"single-inf-arg+"}
+    one_by_one = everything | {b"QNonStop+", b"QThreadEvents+", b"QThreadOptions=3"}
+    assert set(Client(NonStopTarget()).ask(b"qSupported").split(b";")) == one_by_one
     expressions = {b"ConditionalBreakpoints+", b"BreakpointCommands+"}
-    assert set(Client(ExpressionTarget()).ask(b"qSupported").split(b";")) == everything | expressions
+    assert set(Client(ExpressionTarget()).ask(b"qSupported").split(b";")) == one_by_one | expressions
     assert set(Client(BareTarget()).ask(b"qSupported").split(b";")) == {
         b"PacketSize=40000",
         b"multiprocess+",
@@ -585,3 +588,15 @@ def test_the_description_lists_each_register_in_the_order_of_its_number(client: 
     assert places == sorted(places)
     assert "xi:include" not in text
     assert client.ask(b"qXfer:features:read:sse.xml:0,40000")[1:].decode() in text
+
+
+@pytest.mark.parametrize("fill", [b"a", b"}", b"a}", b"#aaaaaaaaaaaaaaa"])
+def test_a_binary_read_is_answered_as_far_as_a_packet_goes(target: FakeTarget, fill: bytes) -> None:
+    data = (fill * MAX_PAYLOAD)[:MAX_PAYLOAD]
+    target.read_memory = lambda _, vaddr, length: data[vaddr : vaddr + length]  # type: ignore[method-assign]
+    client = Client(target)
+    for length in (100, MAX_PAYLOAD // 2 - 8, MAX_PAYLOAD):
+        answer = client.ask(b"x0,%x" % length)[1:]
+        assert data.startswith(answer)
+        if len(answer) < length:
+            assert len(escape(answer)) <= MAX_PAYLOAD - 16 < len(escape(data[: len(answer) + 1]))

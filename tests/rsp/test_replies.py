@@ -8,6 +8,8 @@ import pytest
 from xdbg.rsp.client import ClientFeatures
 from xdbg.rsp.replies import (
     BinaryData,
+    Cloned,
+    Created,
     Error,
     Execed,
     ExitReply,
@@ -24,6 +26,7 @@ from xdbg.rsp.replies import (
     StopReply,
     SwBreak,
     SyscallStop,
+    ThreadExited,
     Threads,
     VforkDone,
     WatchHit,
@@ -66,6 +69,9 @@ def stop(*reasons: StopReason, **more: Any) -> StopReply:
         (ExitReply(256 + 3), b"W03", b"W03"),
         (SignalledReply(Signal.SEGV, 0x41), b"X0b;process:41", b"X0b"),
         (NoResumed(), b"N", b"S05"),
+        (ThreadExited(3, Thread(0x41, 0x43)), b"w03;p41.43", b"w03;43"),
+        (stop(Created()), b"T05create:;thread:p41.43;", b"T05create:;thread:43;"),
+        (stop(Cloned(Thread(0x41, 0x44))), b"T05clone:p41.44;thread:p41.43;", b"T05clone:44;thread:43;"),
         (Error(14), b"E14", b"E14"),
         (Error(4), b"E04", b"E04"),
         (Error(110), b"E99", b"E99"),

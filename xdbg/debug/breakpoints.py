@@ -71,7 +71,7 @@ class Breakpoints:
     kernel_pid: int
     _kinds: dict[Vaddr, dict[int, dict[BreakpointKind, Actions]]] = field(default_factory=dict)
     """By address: the inferiors that have a breakpoint there, of which kinds, and what is done there."""
-    _internal: dict[str, set[StopPoint]] = field(default_factory=dict)
+    _internal: dict[str, dict[ConditionalPoint, None]] = field(default_factory=dict)
     _installed: dict[ConditionalPoint, None] = field(default_factory=dict)
     _changed: bool = False
 
@@ -127,12 +127,19 @@ class Breakpoints:
         """At how many addresses there are breakpoints."""
         return len(self._kinds)
 
-    def set_internal(self, purpose: str, points: Iterable[StopPoint]) -> None:
+    def set_internal(
+        self, purpose: str, points: Iterable[StopPoint], conditional: Iterable[ConditionalPoint] = ()
+    ) -> None:
         """The stop points that run control needs for a purpose of its own; they are never reported."""
-        new = set(points)
-        if new != self._internal.get(purpose, set()):
+        plain: list[ConditionalPoint] = [(vaddr, cr3, None) for vaddr, cr3 in sorted(set(points), key=_order)]
+        new = dict.fromkeys([*plain, *conditional])
+        if new != self._internal.get(purpose, {}):
             self._internal[purpose] = new
             self._changed = True
+
+    def is_internal(self, vaddr: int) -> bool:
+        """Whether run control has a stop point of its own at an address."""
+        return any(place == vaddr for points in self._internal.values() for place, _, _ in points)
 
     def pids_at(self, vaddr: int) -> Iterable[int]:
         """The inferiors that have a breakpoint at an address, in the order in which they set it."""
@@ -160,8 +167,7 @@ class Breakpoints:
         self._changed = False
         wanted: dict[ConditionalPoint, None] = {}
         for points in self._internal.values():
-            for vaddr, cr3 in sorted(points, key=_order):
-                wanted[vaddr, cr3, None] = None
+            wanted.update(points)
         for vaddr, by_pid in self._kinds.items():
             for pid, kinds in by_pid.items():
                 for place in places(pid, vaddr):

@@ -7,12 +7,14 @@ change afterwards.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from errno import EACCES, EINVAL, ENOENT
 from typing import Final
 
 from xdbg.abi.frames import PAGE_SIZE, Vaddr
+from xdbg.abi.x86 import HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START
+from xdbg.guestos.elf_file import PT_LOAD, ElfError, ElfFile
 from xdbg.guestos.profile import Process, Vma
 from xdbg.machine.paging import PTE_NX, PTE_RW, mapped_ranges
 from xdbg.rsp.target import FileStat, TargetError
@@ -21,6 +23,9 @@ from .address_space import KERNEL_HALF, AddressSpace
 from .inferiors import KERNEL_PID, Inferiors
 
 _PROC: Final = re.compile(r"/proc/(self|\d+)/(?:task/\d+/)?([a-z]+)\Z")
+KERNEL: Final = "[kernel]"
+XEN: Final = "[xen]"
+"""Names of mappings: the kernel's image, and Xen's own part of each address space."""
 _USER_END: Final = 1 << 47
 _END: Final = 1 << 64
 _READ: Final = 1
@@ -98,7 +103,11 @@ class GuestFiles:
         if pid == KERNEL_PID:
             space = AddressSpace(inferiors.domain.hv.ram, inferiors.domain.vcpus[0].kernel_cr3)
             name = inferiors.domain.name
-            vmas = _mapped(space, KERNEL_HALF, _END, "")
+            vmas = (
+                *_mapped(space, KERNEL_HALF, HYPERVISOR_VIRT_START, ""),
+                *_mapped(space, HYPERVISOR_VIRT_START, HYPERVISOR_VIRT_END, XEN),
+                *self._with_kernel(_mapped(space, HYPERVISOR_VIRT_END, _END, "")),
+            )
             return _Subject(pid, name, "running", 0, inferiors.profile.kernel_path, b"", vmas)
         process = inferiors.find_process(pid)
         return _Subject(
@@ -110,6 +119,20 @@ class GuestFiles:
             process.auxv,
             process.vmas or self._guessed(process),
         )
+
+    def _with_kernel(self, vmas: tuple[Vma, ...]) -> Iterator[Vma]:
+        """The kernel's mappings, those named that hold its image."""
+        try:
+            image = ElfFile(self._inferiors.profile.file(self._inferiors.profile.kernel_path) or b"")
+        except ElfError:
+            image = None
+        loaded = [
+            (segment.vaddr & -PAGE_SIZE, -(-(segment.vaddr + segment.size) // PAGE_SIZE) * PAGE_SIZE)
+            for segment in (image.segments if image is not None else ())
+            if segment.type == PT_LOAD
+        ]
+        for vma in vmas:
+            yield from _named(vma, loaded)
 
     def _guessed(self, process: Process) -> tuple[Vma, ...]:
         """The memory of a process whose kernel keeps no list of it: what its page table maps."""
@@ -146,6 +169,20 @@ def _mapped(space: AddressSpace, start: int, end: int, name: str) -> tuple[Vma, 
         else:
             runs.append(Vma(vaddr, Vaddr(vaddr + length), prot, 0, name))
     return tuple(runs)
+
+
+def _named(vma: Vma, image: Sequence[tuple[int, int]]) -> Iterator[Vma]:
+    """The mapping in pieces: what is in one of the kernel's segments has its name."""
+    at = vma.start
+    for start, end in sorted(image):
+        start, end = max(start, at), min(end, vma.end)
+        if start < end:
+            if at < start:
+                yield Vma(at, Vaddr(start), vma.prot, 0, "")
+            yield Vma(Vaddr(start), Vaddr(end), vma.prot, 0, KERNEL)
+            at = Vaddr(end)
+    if at < vma.end:
+        yield Vma(at, vma.end, vma.prot, 0, "")
 
 
 def _rights(prot: int) -> str:
@@ -191,6 +228,10 @@ def _stat(subject: _Subject) -> bytes:
     numbers[19] = 1
     numbers[22] = size
     numbers[23] = size // PAGE_SIZE
+    text = next((vma for vma in subject.vmas if vma.prot & _EXECUTE and vma.name != XEN), None)
+    if text is not None:
+        numbers[25], numbers[26] = text.start, text.end
+    numbers[27] = next((vma.end for vma in subject.vmas if vma.name == "[stack]"), 0)
     fields = [str(subject.pid), f"({subject.name})", subject.linux_state[0], *map(str, numbers[3:])]
     return (" ".join(fields) + "\n").encode()
 

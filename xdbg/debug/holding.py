@@ -8,7 +8,10 @@ The domain runs as one machine; a thread that stands still is taken out of it as
   could run, the domain is idle. What the kernel is doing on the process's behalf goes on, up to its return to user
   mode.
 * A *vcpu* (a thread of the kernel) executes nothing at all, whatever its mode; Xen does not schedule it. With one
-  vcpu, the whole domain stands, and so does its time; processes that are "running" wait for it.
+  vcpu, the whole domain stands, and so does its time; processes that are "running" wait for it. Only a vcpu that was
+  asked to stop, and stands nowhere in particular, is *lent* to a process that is to take a single step: gdb steps over
+  a breakpoint by stopping all threads, one process's step, and letting all go on, which could not work otherwise. The
+  kernel then runs until that process has made its step; nothing is told of the vcpu meanwhile.
 * A process that was stopped in the middle of its kernel (a breakpoint there that was set through the process) *pins*
   its vcpu, which stands as if its own thread did, until the process is resumed or detached.
 
@@ -21,6 +24,7 @@ first instruction.
 from collections.abc import Iterable
 
 from xdbg.rsp.replies import Cloned, ExitReply, Forked, SignalledReply, StopEvent, StopReply, ThreadExited
+from xdbg.rsp.signals import Signal
 from xdbg.rsp.threadid import Thread
 from xdbg.xen.vcpu import Vcpu
 
@@ -37,6 +41,8 @@ class Holding:
         self._inferiors = inferiors
         self.on = False
         """Whether threads stop and go on each by itself."""
+        self.lent = False
+        """A process is to take a step, and vcpus that were only asked to stop may run for it."""
         self._held: dict[Thread, StopEvent] = {}
         self._pins: dict[Thread, Vcpu] = {}
         self._places: dict[Thread, UserPlace] = {}
@@ -55,6 +61,7 @@ class Holding:
         self.apply()
 
     def _clear(self) -> None:
+        self.lent = False
         self._held.clear()
         self._pins.clear()
         self._places.clear()
@@ -85,7 +92,7 @@ class Holding:
                     self._places[thread] = place
                 for reason in reasons:
                     if isinstance(reason, Forked | Cloned):
-                        self._held[reason.child] = StopReply(0, reason.child)
+                        self._held[reason.child] = StopReply(Signal.ZERO, reason.child)
             case ThreadExited(thread=thread):
                 self._forget(thread)
             case ExitReply(pid=pid) | SignalledReply(pid=pid):
@@ -128,8 +135,13 @@ class Holding:
 
     def stands(self, vcpu: Vcpu) -> bool:
         """Whether a vcpu executes nothing at all."""
+        if vcpu in self._pins.values():
+            return True
         own = self._inferiors.vcpu_thread(vcpu)
-        return (own in self._held and self._inferiors.is_alive(own)) or vcpu in self._pins.values()
+        stop = self._held.get(own)
+        if stop is None or not self._inferiors.is_alive(own):
+            return False
+        return not (self.lent and isinstance(stop, StopReply) and stop.signal == Signal.ZERO)
 
     @property
     def all_stand(self) -> bool:

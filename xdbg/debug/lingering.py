@@ -1,8 +1,11 @@
-"""Running without a debugger, for breakpoint commands that it has left behind (``set disconnected-dprintf on``).
+"""Running without a debugger, for what it has left behind: commands of breakpoints, and a trace.
 
-Nothing stops: where such a breakpoint is reached its commands are run, and the guest goes past it. As with a debugger,
-what the guest computes stays the same.
+(``set disconnected-dprintf on``, ``set disconnected-tracing on``.) Nothing stops: where such a breakpoint is reached
+its commands are run, a trace is a source as ever, and the guest goes on. As with a debugger, what the guest computes
+stays the same.
 """
+
+from typing import Final
 
 from xdbg.machine.exits import StopPointExit
 from xdbg.machine.registers import RSP
@@ -11,38 +14,52 @@ from xdbg.xen.vcpu import Vcpu
 
 from .breakpoint_agent import BreakpointAgent
 from .inferiors import Inferiors
+from .sources import Sources
+
+PATIENCE: Final = 1000
+"""Agent expressions, and hits of tracepoints, in one slice: a debugger that comes back is seen between slices."""
 
 
 class Lingering:
     """The run of a domain whose debugger has gone."""
 
-    def __init__(self, inferiors: Inferiors, agent: BreakpointAgent) -> None:
+    def __init__(self, inferiors: Inferiors, agent: BreakpointAgent, sources: Sources) -> None:
         self._domain = inferiors.domain
         self._hv = inferiors.domain.hv
         self._inferiors = inferiors
         self._agent = agent
+        self._sources = sources
         self._passes: tuple[Vcpu, int, int] | None = None
         """Where a vcpu may go past a stop point: it has been looked at there."""
 
     def run(self, limit: int) -> RunEnd:
-        """Run the domains to instruction count `limit` at the most, less far when much is printed."""
-        hv = self._hv
-        while hv.cpu.count < limit and not self._agent.console.full:
+        """Run the domains to instruction count `limit` at the most, less far when much is printed or evaluated."""
+        hv, agent, sources = self._hv, self._agent, self._sources
+        enough = agent.evaluations + PATIENCE
+        while hv.cpu.count < limit and not agent.console.full and agent.evaluations < enough:
             vcpu = hv.schedule()
             if vcpu is None:
                 return hv.idle_reason()
             skip = self._passes is not None and self._passes == self._place(vcpu)
             count = hv.cpu.count
-            came = hv.enter(vcpu, limit, skip_stop_point=skip)
+            if skip:
+                sources.leaving(vcpu)
+            came = hv.enter(vcpu, sources.limit(vcpu, limit), skip_stop_point=skip)
             if skip and hv.cpu.count > count:
                 self._passes = None
+            elif skip:
+                sources.stayed(vcpu)
             match came:
                 case StopPointExit(vaddr):
                     if vcpu.domain is self._domain:
-                        self._agent.hit(vcpu, self._inferiors.vcpu_thread(vcpu), vaddr)
+                        agent.hit(vcpu, self._inferiors.vcpu_thread(vcpu), vaddr)
+                        sources.reached(vcpu, vaddr)
                     self._passes = self._place(vcpu)
+                case _ if sources and vcpu.domain is self._domain:
+                    sources.handle(vcpu, came)
                 case _:
                     hv.handle(vcpu, came)
+            sources.ran(vcpu)
         return RunEnd.LIMIT if hv.alive else RunEnd.SHUT_DOWN
 
     def _place(self, vcpu: Vcpu) -> tuple[Vcpu, int, int]:

@@ -2,15 +2,17 @@
 
 A command is a function with `@monitor("name", "ARGUMENTS")` in `commands`: it gets a `MonitorContext` and the words
 behind its name, and yields lines. The first line of its docstring is what ``monitor help`` says. A name may be of two
-words; the longest that fits is taken. What a user did wrong is a TargetError, and becomes one line.
+words; the longest that fits is taken. What a user did wrong is a TargetError, and becomes one line. A client that only
+observes is refused every command that is not marked for it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from errno import EINVAL
+from errno import EINVAL, EPERM
 from typing import TYPE_CHECKING, Final
 
 from xdbg.rsp.registers import BY_NAME
+from xdbg.rsp.table import OBSERVES_ONLY
 from xdbg.rsp.target import TargetError
 from xdbg.rsp.threadid import Thread
 from xdbg.xen.domain import Domain
@@ -77,6 +79,7 @@ class Row:
     name: str
     arguments: str
     run: Command
+    observing: bool
 
     @property
     def usage(self) -> str:
@@ -92,12 +95,12 @@ class Row:
 _TABLE: Final[dict[str, Row]] = {}
 
 
-def monitor(name: str, arguments: str = "") -> Callable[[Command], Command]:
-    """Enter a command in the table."""
+def monitor(name: str, arguments: str = "", *, observing: bool = False) -> Callable[[Command], Command]:
+    """Enter a command in the table. `observing`: it changes nothing, and observers may use it."""
 
     def enter(run: Command) -> Command:
         assert name not in _TABLE, name
-        _TABLE[name] = Row(name, arguments, run)
+        _TABLE[name] = Row(name, arguments, run, observing)
         return run
 
     return enter
@@ -114,6 +117,8 @@ def run_command(context: MonitorContext, line: str) -> Iterator[str]:
     for count in (2, 1):
         row = _TABLE.get(" ".join(words[:count])) if len(words) >= count else None
         if row is not None:
+            if context.target.observing and not row.observing:
+                raise TargetError(EPERM, OBSERVES_ONLY)
             for text in row.run(context, words[count:]):
                 yield text + "\n"
             return

@@ -6,12 +6,19 @@ brought in line before each slice rather than at a resume.
 
 What is computed depends on when the debugger's requests arrive: unlike a session in which all stop together, this one
 can't be repeated.
+
+Pages that a process may not write itself are not written by the debugger either: other processes that run may share
+them. gdb would put a copy of an instruction at the program's entry to step over a breakpoint ("displaced stepping");
+when that fails it stops all threads for a moment instead.
 """
 
 from collections import deque
 from collections.abc import Sequence
-from errno import ESRCH
+from errno import EPERM, ESRCH
 
+from xdbg.abi.frames import PAGE_MASK, PAGE_SIZE
+from xdbg.abi.x86 import PTE_RW
+from xdbg.machine.paging import NotMappedError
 from xdbg.machine.registers import RSP
 from xdbg.rsp.replies import ExitReply, NoResumed, SignalledReply, StopEvent, StopReply
 from xdbg.rsp.signals import Signal
@@ -54,6 +61,10 @@ class NonStop:
             or not self._holding.all_stand
         )
 
+    def stands_after(self, stop: StopEvent) -> bool:
+        """Whether the thread of a stop has not been resumed since."""
+        return not isinstance(stop, StopReply) or stop in self._holding.stops()
+
     # -- NonStop
 
     def set_non_stop(self, on: bool) -> None:
@@ -68,6 +79,19 @@ class NonStop:
         else:
             self._holding.end()
 
+    def check_write(self, thread: Thread, vaddr: int, length: int) -> None:
+        """TargetError(EPERM) for a write that could hurt others that run."""
+        if not self._holding.on or thread.pid == KERNEL_PID:
+            return
+        space = self._inferiors.space(thread)
+        for page in range(vaddr & ~PAGE_MASK, vaddr + length, PAGE_SIZE):
+            try:
+                writable = space.translate(page).flags & PTE_RW
+            except NotMappedError:
+                continue
+            if not writable:
+                raise TargetError(EPERM, f"{page:#x} is read-only and may be shared; in non-stop it can't be written")
+
     def stopped(self) -> Sequence[StopEvent]:
         """The last stops."""
         return self._holding.stops()
@@ -78,6 +102,7 @@ class NonStop:
         """Threads that stand still go on, those that run stop, by the actions. TargetError(ESRCH) if there are none."""
         if not self._inferiors.pids():
             raise TargetError(ESRCH, "no process is attached")
+        self._stops.resume(tuple(actions))
         for thread in self._threads():
             action = action_for(actions, thread)
             if action is None:
@@ -89,6 +114,7 @@ class NonStop:
                 self._told(self._stops.reply(Signal.ZERO, thread, self._vcpu_of(thread)))
         if any(action.kind is not ResumeKind.STOP for action in actions):
             self._promised = True
+        self._holding.lent = self._run.stepping.has_process
 
     def interrupt(self) -> None:
         """Ctrl-C: one of the threads that run stops."""
@@ -100,6 +126,7 @@ class NonStop:
         self._pending = deque(event for event in self._pending if _pid_of(event) != pid)
         self._run.stepping.forget_process(pid)
         self._promised = self._promised and self._stops.covers_any()
+        self._holding.lent = self._run.stepping.has_process
         self._holding.apply()
 
     def forget(self) -> None:
@@ -168,6 +195,7 @@ class NonStop:
             case _:
                 return event
         self._promised = self._promised and self._stops.covers_any()
+        self._holding.lent = self._run.stepping.has_process
         return event
 
     def _go(self, thread: Thread, action: ResumeAction) -> None:

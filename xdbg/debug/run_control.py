@@ -57,6 +57,8 @@ class RunControl:
         self.idle = False
         """`advance` came back because nothing can run before there is input."""
         self.last_stop: StopEvent = self.stops.standing()
+        self.is_resumed = False
+        """The threads go on, or would if `advance` were called."""
         self._prepared = False
         self._interrupted = False
         self._reported: Place | None = None
@@ -65,10 +67,7 @@ class RunControl:
     # -- the debugger's side
 
     def resume(self, actions: Sequence[ResumeAction]) -> None:
-        """Note what the threads are to do. TargetError(ESRCH) if there is no thread at all.
-
-        A signal that is to be delivered has nobody to go to, and is dropped.
-        """
+        """Note what the threads are to do. TargetError(ESRCH) if there is no thread at all."""
         if not self._inferiors.pids() and not self.following.has_ended:
             raise TargetError(ESRCH, "no process is attached")
         self.stops.resume(tuple(actions))
@@ -77,6 +76,7 @@ class RunControl:
         # A step does not look at stop points, and must not leave one behind that is to be passed.
         passes = place == self._reported and not self.sources.leaves_breakpoint
         self._skip = place if passes and self.stepping.due(place[0]) is None else None
+        self.is_resumed = True
         self._prepared = False
         self._interrupted = False
 
@@ -87,6 +87,7 @@ class RunControl:
     def standstill(self) -> None:
         """A session begins: the place where the domain stands has been shown."""
         self.last_stop = self.stops.standing()
+        self.is_resumed = False
         self._reported = self._place()
 
     @property
@@ -113,6 +114,7 @@ class RunControl:
         self._inferiors.stale()
         if stop is not None:
             self.stepping.clear()
+            self.is_resumed = False
             self.last_stop = stop
             self._reported = self._place()
             self._interrupted = False
@@ -149,6 +151,9 @@ class RunControl:
         spun, end_ns = False, hv.now() + limit - cpu.count
         if self.following.has_ended and (ended := self.following.ended()) is not None:
             return ended
+        stop = self.sources.due()
+        if stop is not None:
+            return stop
         while not self._has_shut_down():
             # A step of a vcpu that has spun begins in the handler that ends this, not behind it.
             before = stepping.places() if stepping and not spun else ()
@@ -160,7 +165,7 @@ class RunControl:
                 return None
             if before:
                 stepping.note_upcall(vcpu, before)
-            stop: StopEvent | None = self.following.stored(vcpu)
+            stop = self.following.stored(vcpu)
             if stop is not None:
                 return stop
             if cpu.count >= limit or agent.console.full or agent.evaluations > enough:
@@ -173,6 +178,7 @@ class RunControl:
                 continue
             plan = stepping.due(vcpu) if stepping and vcpu.domain is self._domain else None
             stop = self._enter(vcpu, limit) if plan is None else stepping.take(vcpu, plan)
+            self.sources.ran(vcpu)
             if stop is not None:
                 return stop
         return None
@@ -186,10 +192,10 @@ class RunControl:
         skip = self._takes_skip(vcpu) if self._skip is not None else False
         if self.stops.holding.on and not skip:
             skip = self.stops.holding.passes((vcpu.cr3, hv.cpu.rip, hv.cpu.gpr[RSP]))
-        if skip:
-            self.sources.left()
+        if skip and (stop := self.sources.leaving(vcpu)) is not None:
+            return stop
         count = hv.cpu.count
-        came = hv.enter(vcpu, limit, skip_stop_point=skip)
+        came = hv.enter(vcpu, self.sources.limit(vcpu, limit), skip_stop_point=skip)
         if vcpu.domain is not self._domain:
             self._pass_by(vcpu, came)
             return None
@@ -197,6 +203,7 @@ class RunControl:
             case DeadlineExit():
                 if skip and hv.cpu.count == count:
                     self._skip_here(vcpu)
+                    self.sources.stayed(vcpu)
                 return None
             case StopPointExit(vaddr):
                 return self._reached(vcpu, vaddr)
@@ -207,7 +214,6 @@ class RunControl:
 
     def _reached(self, vcpu: Vcpu, vaddr: Vaddr) -> StopEvent | None:
         """A stop point: of a step that waits for an upcall's end, of a source, or a breakpoint of gdb."""
-        self.following.note_exit(vaddr)
         ours, done = self.stepping.returned(vcpu, vaddr)
         if ours:
             return done

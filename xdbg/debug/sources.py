@@ -12,6 +12,9 @@ A source is asked at three moments, and answers with a stop or with None:
     The guest is about to execute one of the source's own stop points (`Breakpoints.set_internal`). With a breakpoint
     of gdb at the same place both are told, one after the other.
 
+`limit` and `ran` are for those that must see each instruction; they
+stop nothing.
+
 The list holds only those that want to be asked, so that a source that is not in use costs nothing. Order is the order
 of joining, and the first stop wins.
 """
@@ -40,6 +43,10 @@ class StopSource:
     def prepare(self) -> None:
         """The guest is about to run after a resume: stop points of its own are set here."""
 
+    def due(self) -> StopEvent | None:
+        """What happened earlier and has to be told now, as the guest is about to run after a resume."""
+        return None
+
     def before(self, vcpu: Vcpu, came: Exit) -> StopEvent | None:
         """An exit that the guest caused, before Xen handles it."""
         del vcpu, came
@@ -54,6 +61,14 @@ class StopSource:
         """A stop point was reached; it may be another's."""
         del vcpu, vaddr
         return None
+
+    def limit(self, vcpu: Vcpu, limit: int) -> int:
+        """The instruction count to which the vcpu may run before `ran` is called; `limit` or less."""
+        del vcpu
+        return limit
+
+    def ran(self, vcpu: Vcpu) -> None:
+        """The vcpu has run, and Xen has handled what came of it; it may be that nothing was executed."""
 
     def explain(self) -> Sequence[str]:
         """The last stop that it made, line by line, for people; empty: there is no more to tell than the reply does."""
@@ -85,17 +100,28 @@ class Sources:
     def add(self, source: StopSource) -> None:
         """From now on it is asked. Idempotent."""
         if source not in self._members:
-            self._members.append(source)
+            self._members = [*self._members, source]  # the old list may be under way
 
     def remove(self, source: StopSource) -> None:
         """It is asked no more; no error if it was not."""
-        if source in self._members:
-            self._members.remove(source)
+        self._members = [member for member in self._members if member is not source]
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._members)
 
     def prepare(self) -> None:
         """The guest is about to run after a resume."""
-        for source in self._members:
+        for source in list(self._members):
             source.prepare()
+
+    def due(self) -> StopEvent | None:
+        """What has to be told before the guest runs."""
+        for source in self._members:
+            stop = source.due()
+            if stop is not None:
+                return stop
+        return None
 
     def clear(self) -> None:
         """The debugger has gone."""
@@ -155,9 +181,31 @@ class Sources:
                 return stop
         return None
 
-    def left(self) -> None:
-        """The guest goes on from the stop point where it was."""
-        self._arrived = None
+    def leaving(self, vcpu: Vcpu) -> StopEvent | None:
+        """The vcpu goes on from where it is, past a stop point that may be there.
+
+        It may have come here by a step, and then the sources are asked now.
+        """
+        here = Vaddr(self._hv.cpu.rip)
+        stop = self.reached(vcpu, here) if self._members and self._breakpoints.is_internal(here) else None
+        if stop is None:
+            self._arrived = None
+        return stop
+
+    def stayed(self, vcpu: Vcpu) -> None:
+        """It did not go on after all."""
+        self._arrived = self._here(vcpu)
+
+    def limit(self, vcpu: Vcpu, limit: int) -> int:
+        """To which instruction count the vcpu may run."""
+        for source in self._members:
+            limit = source.limit(vcpu, limit)
+        return limit
+
+    def ran(self, vcpu: Vcpu) -> None:
+        """The vcpu has run."""
+        for source in self._members:
+            source.ran(vcpu)
 
     # -- inside
 
@@ -168,6 +216,8 @@ class Sources:
             if stop is None and told is not None:
                 stop = told
                 self._explained = stop, tuple(source.explain())
+                # The guest stands where it goes on, perhaps at a breakpoint that has still to be told.
+                self.leaves_breakpoint = bool(self._breakpoints.pids_at(self._hv.cpu.rip))
         return stop
 
     def _before(self, vcpu: Vcpu, came: Exit) -> StopEvent | None:

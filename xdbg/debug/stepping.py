@@ -106,6 +106,11 @@ class Stepping:
         """Whether any thread is to step."""
         return bool(self._plans)
 
+    @property
+    def has_process(self) -> bool:
+        """Whether any process is to step."""
+        return any(thread.pid != KERNEL_PID for thread in self._plans)
+
     # -- upcalls
 
     def places(self) -> tuple[tuple[Vcpu, int], ...]:
@@ -179,11 +184,13 @@ class Stepping:
                 return self._done(vcpu, plan)
         rip, mode = cpu.rip, vcpu.kernel_mode
         sources = self._sources
-        sources.left()
         came = sources.take_deferred(vcpu)
         if came is not None:
             stop = sources.handle_deferred(vcpu, came)
         else:
+            stop = sources.leaving(vcpu)
+            if stop is not None:
+                return stop
             came = self._hv.step(vcpu)
             if isinstance(came, StepExit):
                 return self._done(vcpu, plan)

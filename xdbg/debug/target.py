@@ -11,9 +11,13 @@ of the components. A protocol beyond those is implemented by a class of its own 
 `run_control`      vCont, Ctrl-C, and what stops the guest (`stops`)
 `non_stop`         the same when threads stop one by one
 `thread_events`    threads that come and go
+`events`           forks, execs, ends of processes
+`signals`          their signals, siginfo
+`syscalls`         QCatchSyscalls
 `files`            what vFile serves
 `catches`          stops at what the hypervisor does
 `monitor`          the commands behind ``monitor``
+`tracing`          tracepoints
 =================  ========================================================
 
 The session calls `connected` and `disconnected` as clients come and go, and `advance` while one of them waits for a
@@ -21,7 +25,7 @@ stop.
 """
 
 from collections.abc import Iterable, Sequence
-from errno import E2BIG, EINVAL, ENOENT, EPERM
+from errno import E2BIG, EINVAL, ENOENT
 from typing import Final
 
 from xdbg.abi.sched import Shutdown
@@ -40,6 +44,7 @@ from xdbg.xen.setup import Hypervisor, RunEnd
 from . import commands  # noqa: F401 - fills the table of monitor commands
 from .breakpoints import Breakpoints
 from .catches import Catches
+from .client_list import ClientList
 from .conditional_watches import ConditionalWatches
 from .console import Console
 from .core_file import CoreFiles
@@ -52,10 +57,14 @@ from .monitor import MonitorContext, run_command
 from .non_stop import NonStop
 from .observers import Observers
 from .os_tables import OsTables
+from .process_events import ProcessEvents
 from .registers import decode, encode, read_one, with_one
 from .run_control import RunControl
+from .signals import Signals
+from .syscalls import SyscallCatches
 from .thread_events import ThreadEvents
 from .trace_control import TraceControl
+from .tracepoints.tracing import Tracing
 from .watchpoints import Watchpoint, Watchpoints
 
 MAX_WATCHED: Final = 64 << 20
@@ -64,6 +73,9 @@ MAX_WATCHED: Final = 64 << 20
 
 class DebugTarget:
     """What gdb debugs: the kernel and the processes of `domain`."""
+
+    observing = False
+    """Whether its client may only look (`observing`)."""
 
     def __init__(self, hv: Hypervisor, domain: Domain, profile: Profile) -> None:
         assert domain.hv is hv
@@ -82,10 +94,14 @@ class DebugTarget:
         """
         self.run_control = RunControl(self.inferiors, self.breakpoints, self.watchpoints, self.observers, self.console)
         self.files = GuestFiles(self.inferiors)
+        self.tracing = Tracing(self.inferiors, self.breakpoints, self.run_control)
         self.agent = self.run_control.stops.agent
-        self._lingering = Lingering(self.inferiors, self.agent)
+        self._lingering = Lingering(self.inferiors, self.agent, self.run_control.sources)
         self.non_stop = NonStop(self.inferiors, self.run_control)
         self.thread_events = ThreadEvents(self.inferiors, self.run_control.stops, self.run_control.sources)
+        self.signals = Signals(self.inferiors, self.run_control.stops, self.console)
+        self.events = ProcessEvents(self.inferiors, self.breakpoints, self.watchpoints, self.run_control, self.signals)
+        self.syscalls = SyscallCatches(self.inferiors, self.run_control)
         self._kernel = ProfileKernel(profile)
         self.describer = Describer(self._kernel, ProfileProcesses(profile))
         """Puts events and addresses into words."""
@@ -104,15 +120,21 @@ class DebugTarget:
             self.agent,
             self.non_stop,
             self.thread_events,
+            self.signals,
+            self.events,
+            self.syscalls,
             GuestMemoryRegions(self.inferiors),
             ProgramPlaces(self.inferiors),
             OsTables(self.inferiors, self.describer),
+            self.tracing,
         ]
         """What implements the protocols of `rsp.target` that the target does not implement itself."""
         self.trace: TraceControl | None = None
         """What ``monitor trace`` turns on and off; the session puts it there."""
         self.core_files: CoreFiles | None = None
         """Where ``monitor dump-core`` writes to; the session puts it there."""
+        self.clients: ClientList | None = None
+        """What ``monitor clients`` lists; the session puts it there."""
 
     # -- the session's side
 
@@ -127,16 +149,28 @@ class DebugTarget:
     def succeed(self, before: "DebugTarget") -> None:
         """In place of another target under the same client, `connected`: what that has set once for all holds here."""
         self.non_stop.set_non_stop(before.non_stop.on)
-        self.thread_events.report_threads(before.thread_events.reports_threads)
+        self.thread_events.report_threads(before.thread_events.every)
+        self.events.report_process_events(fork=before.events.forks, execs=before.events.execs)
+        self.signals.pass_signals(before.signals.passed)
+        if before.signals.programs is not None:
+            self.signals.program_signals(before.signals.programs)
 
     def disconnected(self) -> None:
-        """The client has gone: nothing of it stays behind but commands of breakpoints that it wants to be run on."""
+        """The client has gone: nothing of it stays behind but a trace and commands of breakpoints that are to go on."""
+        self.events.clear()
+        self.syscalls.clear()
+        # Before run control: as long as a process is attached, it has stop points for its events.
+        self.inferiors.only_kernel()
         self.non_stop.forget()
         self.catches.clear()
         self.conditional_watches.clear()
-        # In this order: as long as a process is attached, run control has a stop point for its end.
-        self.inferiors.only_kernel()
         self.run_control.forget()
+        if self.run_control.sources:
+            self.run_control.prepare()
+
+    def inherit(self, former: "DebugTarget") -> None:
+        """Take over what was traced of a former domain in whose place the domain was built."""
+        self.tracing.inherit(former.tracing)
 
     @property
     def idle(self) -> bool:
@@ -150,7 +184,14 @@ class DebugTarget:
 
     def run_free(self, limit: int) -> RunEnd:
         """Run the guest without a debugger, at most to instruction count `limit`."""
-        return self._lingering.run(limit) if len(self.breakpoints) else self.hv.run(limit)
+        looked_at = len(self.breakpoints) or self.run_control.sources
+        return self._lingering.run(limit) if looked_at else self.hv.run(limit)
+
+    def stands_after(self, stop: StopEvent) -> bool:
+        """Whether what a stop was told for has not been resumed since."""
+        if self.non_stop.on:
+            return self.non_stop.stands_after(stop)
+        return self.run_control.last_stop is stop and not self.run_control.is_resumed
 
     def advance(self, limit: int) -> StopEvent | None:
         """Run the guest, at most to instruction count `limit`; what gdb must be told, if anything."""
@@ -209,6 +250,7 @@ class DebugTarget:
 
     def write_memory(self, thread: Thread, vaddr: int, data: bytes) -> None:
         """All or nothing."""
+        self.non_stop.check_write(thread, vaddr, len(data))
         space = self.inferiors.space(thread)
         before = space.read(vaddr, 1)
         space.write(vaddr, data)
@@ -217,8 +259,9 @@ class DebugTarget:
     # -- Resume
 
     def resume(self, actions: Sequence[ResumeAction]) -> None:
-        """Only noted; `advance` runs."""
+        """Only noted; `advance` runs. Signals go to the guest's kernel at once."""
         (self.non_stop if self.non_stop.on else self.run_control).resume(actions)
+        self.signals.resume(self.run_control.last_stop)
 
     def interrupt(self) -> None:
         """The next `advance` stops at once."""
@@ -295,6 +338,7 @@ class DebugTarget:
     def attach(self, pid: int) -> StopReply:
         """The kernel, or a process of the guest; it stands still as everything does."""
         thread = self.inferiors.attach(pid)
+        self.events.watch()
         registers = self.inferiors.expedited(thread)
         stop = StopReply(Signal.TRAP, thread, (), registers, self.domain.vcpus[0].vcpu_id)
         self.run_control.last_stop = stop
@@ -302,6 +346,8 @@ class DebugTarget:
 
     def detach(self, pid: int) -> None:
         """Its break and watch points go too."""
+        self.events.release(pid)
+        self.syscalls.release(pid)
         self.breakpoints.forget(pid)
         self.watchpoints.forget(pid)
         self.inferiors.detach(pid)
@@ -309,8 +355,10 @@ class DebugTarget:
         self.run_control.following.withdraw()
 
     def kill(self, pid: int) -> None:
-        """The kernel's end is the domain's. A process can't be ended from outside of its kernel: TargetError(EPERM)."""
-        if pid != KERNEL_PID:
-            raise TargetError(EPERM, "only the guest's kernel can end a process; kill it from within the guest")
-        self.hv.shutdown_domain(self.domain, Shutdown.POWEROFF, "killed by the debugger")
+        """The kernel's end is the domain's. A process ends when its kernel runs again. TargetError if it can't."""
+        if pid == KERNEL_PID:
+            self.hv.shutdown_domain(self.domain, Shutdown.POWEROFF, "killed by the debugger")
+        else:
+            self.inferiors.process(pid)
+            self.signals.kill(pid)
         self.detach(pid)

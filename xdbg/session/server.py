@@ -8,7 +8,12 @@ The domain stands before its first instruction until the first debugger resumes 
 * kills it, or leaves after it has shut down, a new domain is built in its place, before its first instruction again;
 * starts it anew, it gets such a new domain and stays.
 
-Ctrl-C from a debugger is seen between two slices of the run, within some milliseconds.
+While a debugger is connected, some further clients may come and look (`gallery`). What they may do is said by
+`debug.observing` and by the packet table. They stay observers when the debugger leaves, and the next client to connect
+is the debugger again; when a new domain is built they are disconnected.
+
+Ctrl-C from a debugger is seen between two slices of the run, within some milliseconds, and so are all requests of
+observers, and of a debugger in non-stop.
 """
 
 import os
@@ -26,17 +31,17 @@ from xdbg.debug.target import DebugTarget
 from xdbg.rsp.connection import Connection, Departure, State
 from xdbg.xen.setup import RunEnd
 
+from .client import Client
 from .console import Terminal
 from .core_files import CoreFiles
+from .gallery import Gallery, how
 from .launch import Launched
 from .limits import Budget, Limits
 from .listener import Channel, Listener
-from .restart import DomainRestart
+from .packet_log import PacketLog
 from .run import NO_LIMITS
-from .trace import ServedTrace
+from .staging import make_target
 
-LAST_WORDS = 64
-"""How many pieces are read from a client that may have gone when another one comes."""
 SLICE = 1_000_000
 """Instructions between two looks at the descriptors."""
 
@@ -65,6 +70,7 @@ class Server:
         channel: Channel | None = None,
         announce: Callable[[str], None] | None = None,
         limits: Limits = NO_LIMITS,
+        log: PacketLog | None = None,
         dump_directory: Path | None = None,
     ) -> None:
         self._launch = launch
@@ -72,14 +78,12 @@ class Server:
         self._listener = listener
         self._announce = announce
         self._budget = Budget(limits)
+        self._log = log
         self._own_stream = sys.stderr
         self._core_files = CoreFiles(dump_directory if dump_directory is not None else Path())
-        self._channel: Channel | None = None
-        self._connection: Connection | None = None
-        self._unsent = b""
-        """Answers that the client has no room for at the moment."""
-        self._throttled = False
-        """Requests wait until these have been sent."""
+        self._client: Client | None = None
+        """The debugger."""
+        self._gallery = Gallery()
         self._phase = _Phase.STOPPED
         self._ending = False
         self._active = False
@@ -92,8 +96,8 @@ class Server:
 
     def close(self) -> None:
         """Release all descriptors."""
-        if self._channel is not None:
-            self._channel.close()
+        for client in self._clients:
+            client.close()
         os.close(self._wake_read)
         os.close(self._wake_write)
 
@@ -115,45 +119,59 @@ class Server:
         """
         while not self._ending:
             again = self._advance()
+            again = self._gallery.turn(self._target) or again
             self._budget.check(self._launched.hv.cpu.count)
             if not again and self._spin():
                 continue
-            watched: list[Any] = [self._wake_read, self._listener, until]
+            watched: list[Any] = [self._wake_read, until]
             full: list[Any] = []
-            # A client that does not take its answers is asked for no more requests.
-            (full if self._unsent else watched).append(self._channel)
+            for client in self._clients:
+                # A client that does not take its answers is asked for no more requests.
+                if client.unsent:
+                    full.append(client)
+                elif not client.has_more:
+                    watched.append(client)
             if self._runs:
                 watched.append(self._terminal.input_fd)
-            timeout = 0 if again else self._budget.seconds_left()
+            watched.append(self._listener)  # last: who comes makes us read what others have sent
+            timeouts = [self._budget.seconds_left(), self._gallery.seconds_left()]
+            timeout = 0 if again else min((one for one in timeouts if one is not None), default=None)
             ready, writable, _ = select([one for one in watched if one is not None], full, [], timeout)
-            if writable:
-                self._send()
+            for client in writable:
+                client.send()
             for one in ready:
                 if one is self._listener:
                     self._accept()
-                elif one is self._channel:
-                    self._receive()
+                elif isinstance(one, Client):
+                    self._receive(one)
                 elif one == until:
                     return
                 elif one == self._wake_read:
                     os.read(self._wake_read, 64)
                 elif one == self._terminal.input_fd:
-                    self._terminal.poll(self._launched.domain)
-            if self._listener is None and self._connection is None:
+                    self._type()
+            self._dismiss()
+            if self._listener is None and self._client is None:
                 return
 
     def _spin(self) -> bool:
         """Wait a moment for the client that was heard of just now; whether it was heard of again."""
-        channel = self._channel
-        if not self._active or channel is None or self._runs or self._unsent:
+        client = self._client
+        if not self._active or client is None or self._runs or client.unsent:
             return False
         for _ in range(SPINS):
-            data = channel.receive_now()
+            data = client.channel.receive_now()
             if data is not None:
-                self._take(data)
+                client.take(data)
+                self._dismiss()
                 return True
         self._active = False
         return False
+
+    def _type(self) -> None:
+        typed = self._terminal.poll(self._launched.domain)
+        if typed and self._log is not None:
+            self._log.typed(typed)
 
     def _tell(self, text: str) -> None:
         if self._announce is not None:
@@ -172,7 +190,7 @@ class Server:
         traced = [] if before.trace is None else list(before.trace.active)
         if before.trace is not None:
             before.trace.stop()
-        self._stage(launched)
+        self._stage(launched, before)
         if traced and self._target.trace is not None:
             self._target.trace.start(traced)
         self._target.connected()
@@ -180,45 +198,51 @@ class Server:
         before.disconnected()
         return self._target
 
-    def _start_over(self) -> None:
-        self._stage(self._launch())
+    def _start_over(self, former: DebugTarget | None = None) -> None:
+        self._stage(self._launch(), former)
 
-    def _stage(self, launched: Launched) -> None:
+    def _stage(self, launched: Launched, former: DebugTarget | None) -> None:
+        self._gallery.dismiss_all()
         self._launched = launched
-        self._target = DebugTarget(launched.hv, launched.domain, launched.profile())
-        self._target.parts.append(DomainRestart(self, launched, self._target.profile.kernel_path))
-        self._target.trace = ServedTrace(self._launched, self._target.observers, self._own_stream)
-        self._target.core_files = self._core_files
+        if self._log is not None:
+            self._log.begin(launched.hv)
+        self._target = make_target(launched, self, self._own_stream, self._core_files)
+        self._target.clients = self
+        if former is not None:
+            self._target.inherit(former)
         self._phase = _Phase.STOPPED
 
     @property
     def _runs(self) -> bool:
         """Whether the guest runs, or would if it did not wait for an event."""
-        if self._connection is not None:
-            return self._connection.state is State.RUNNING or self._target.runs
+        if self._client is not None:
+            return self._client.connection.state is State.RUNNING or self._target.runs
         return self._phase is _Phase.FREE
 
     def _advance(self) -> bool:
         """Run the guest for a slice, if it runs; whether to come back at once."""
         hv = self._launched.hv
-        connection = self._connection
-        if connection is not None:
+        client = self._client
+        if client is not None:
             if not self._runs:
                 return False
-            if self._unsent:
+            if client.unsent:
                 return False  # more output would pile up
             stop = self._target.advance(self._budget.slice_end(hv.cpu.count, SLICE))
             self._terminal.flush(self._launched.domain)
             said = self._target.console.take()
             if said:
-                connection.output(said)
+                client.connection.output(said)
             if stop is None:
                 if said:
-                    self._send()
+                    client.send()
+                    self._dismiss()
                 return not self._target.idle
-            connection.stop(stop)
-            self._send()
-            return self._connection is not None and self._runs
+            client.connection.stop(stop)
+            self._gallery.note_stop(stop)
+            client.send()
+            self._dismiss()
+            return self._runs
         if self._phase is _Phase.FREE:
             ended = self._target.run_free(self._budget.slice_end(hv.cpu.count, SLICE))
             self._terminal.flush(self._launched.domain)
@@ -227,79 +251,68 @@ class Server:
             return ended is RunEnd.LIMIT
         return False
 
-    # -- the debugger
+    # -- clients
+
+    def describe(self) -> Iterator[str]:
+        """Who is connected."""
+        debugger = self._client
+        yield "debugger: " + (how(debugger.connection) if debugger is not None else "none; it is who connects next")
+        yield from self._gallery.describe()
+
+    @property
+    def _clients(self) -> list[Client]:
+        return [*([] if self._client is None else [self._client]), *self._gallery.clients]
 
     def _accept(self) -> None:
         assert self._listener is not None
         channel = self._listener.accept()
-        self._hear_out()
-        if self._connection is not None:
-            # One debugger at a time: a second one is turned away at once instead of being left waiting.
+        for client in self._clients:
+            client.hear_out()
+        self._dismiss()
+        if self._client is None:
+            self._connect(channel)
+        elif not self._gallery.is_full:
+            self._gallery.admit(channel, self._target)
+        else:
             channel.close()
-            return
-        self._connect(channel)
-
-    def _hear_out(self) -> None:
-        """The last client may have gone already, and what it said before that has to be read first."""
-        if self._unsent:
-            self._send()
-        for _ in range(LAST_WORDS):
-            if self._channel is None or self._unsent or (data := self._channel.receive_now()) is None:
-                return
-            self._take(data)
 
     def _connect(self, channel: Channel) -> None:
         if self._launched.domain.shutdown_code is not None:
-            self._start_over()
+            self._start_over(self._target)
+        was_free = self._phase is _Phase.FREE
         self._phase = _Phase.STOPPED
+        if self._log is not None:
+            self._log.connected()
         self._target.connected()
-        self._channel = channel
-        self._connection = Connection(self._target)
+        self._client = Client(channel, Connection(self._target))
+        self._client.connection.tap = self._log
+        if was_free:
+            self._gallery.note_stop(self._target.stop_status())
 
-    def _receive(self) -> None:
-        if self._channel is not None:
-            self._take(self._channel.receive())
+    def _receive(self, client: Client) -> None:
+        if client is self._client:
+            client.take(client.channel.receive())
             self._active = True
-
-    def _take(self, data: bytes) -> None:
-        connection = self._connection
-        assert connection is not None
-        if data:
-            connection.receive(data)
         else:
-            connection.lose()
-        self._send()
+            self._gallery.receive(client)
 
-    def _send(self) -> None:
-        connection, channel = self._connection, self._channel
-        assert connection is not None
-        assert channel is not None
-        try:
-            while True:
-                if not self._unsent:
-                    self._throttled = connection.throttled
-                    self._unsent = connection.data_to_send()
-                if self._unsent:
-                    self._unsent = self._unsent[channel.send(self._unsent) :]
-                if self._unsent or not self._throttled:
-                    break
-                connection.receive(b"")
-        except OSError:
-            connection.lose()
-        if connection.state is State.DISCONNECTED:
-            self._disconnect(connection, channel)
+    def _dismiss(self) -> None:
+        """Clients that have gone are no clients any more."""
+        self._gallery.dismiss_gone()
+        if self._client is not None and self._client.gone:
+            self._disconnect(self._client)
 
-    def _disconnect(self, connection: Connection, channel: Channel) -> None:
-        channel.close()
-        self._channel = None
-        self._connection = None
-        self._unsent = b""
-        departure = connection.departure
+    def _disconnect(self, client: Client) -> None:
+        client.close()
+        self._client = None
+        departure = client.connection.departure
+        if self._log is not None and departure is not None:
+            self._log.disconnected(departure)
         detached = departure is Departure.DETACHED or not self._target.threads()
         self._target.disconnected()
         if departure is Departure.KILLED or self._launched.domain.shutdown_code is not None:
             self._tell("the domain starts anew")
-            self._start_over()
+            self._start_over(self._target)
         elif detached:
             self._phase = _Phase.FREE
 

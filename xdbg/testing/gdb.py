@@ -15,6 +15,7 @@ from pygdbmi.gdbcontroller import GdbController
 from .served import ServedGuest
 
 DEFAULT_TIMEOUT_S = 60.0
+_SETTINGS = ("mi-async on", "pagination off", "confirm off", "width 0", "debuginfod enabled off")
 _AT_ONCE_S = 1e-9
 """Not 0, which pygdbmi takes for "wait for the whole time-out"."""
 
@@ -48,7 +49,10 @@ class Stop:
 
 
 class GdbSession:
-    """gdb in a process of its own, attached to `address` unless that is empty."""
+    """gdb in a process of its own, attached to `address` unless that is empty.
+
+    `settings` are what follows gdb's `set`, and are in force before it connects.
+    """
 
     def __init__(
         self,
@@ -56,6 +60,7 @@ class GdbSession:
         *,
         gdb: Sequence[str] = ("gdb",),
         extended: bool = True,
+        settings: Sequence[str] = (),
         timeout: float = DEFAULT_TIMEOUT_S,
     ) -> None:
         self._timeout = timeout
@@ -69,11 +74,11 @@ class GdbSession:
         self.log: list[dict[str, Any]] = []
         """Every record that gdb sent."""
         try:
-            for setting in ("mi-async on", "pagination off", "confirm off", "width 0", "debuginfod enabled off"):
+            for setting in (*_SETTINGS, *settings):
                 self.mi(f"-gdb-set {setting}")
             if address:
                 self.mi(f"-target-select {'extended-remote' if extended else 'remote'} {address}")
-                self._stops.clear()
+                self.drain()
         except BaseException:
             self.close()
             raise
@@ -210,6 +215,10 @@ class GdbSession:
         """Ctrl-C: stop the running target."""
         self.mi("-exec-interrupt --all")
         return self.wait()
+
+    def states(self) -> dict[str, str]:
+        """Which threads run and which are stopped, by gdb's number of the thread as in `$_thread`."""
+        return {one["id"]: one["state"] for one in self.mi("-thread-info")["threads"]}
 
     def drain(self) -> None:
         """Forget stops that have been reported up to now, such as the one that follows an attach."""

@@ -1,4 +1,4 @@
-"""Monitor commands about the debugger itself: help, time, steps, traces."""
+"""Monitor commands about the debugger itself: help, time, steps, traces, who is connected."""
 
 from collections.abc import Iterator, Sequence
 from errno import EINVAL, ENOTSUP
@@ -7,7 +7,7 @@ from xdbg.debug.monitor import MonitorContext, arguments, monitor, rows
 from xdbg.rsp.target import TargetError
 
 
-@monitor("help", "[COMMAND]")
+@monitor("help", "[COMMAND]", observing=True)
 def help_commands(context: MonitorContext, words: Sequence[str]) -> Iterator[str]:
     """These lines"""
     del context
@@ -20,7 +20,7 @@ def help_commands(context: MonitorContext, words: Sequence[str]) -> Iterator[str
         yield f"{row.usage:<{width}}  {row.summary}"
 
 
-@monitor("when")
+@monitor("when", observing=True)
 def when(context: MonitorContext, words: Sequence[str]) -> Iterator[str]:
     """How many instructions have been executed, and the system time"""
     arguments(words, "when", 0)
@@ -61,3 +61,12 @@ def trace(context: MonitorContext, words: Sequence[str]) -> Iterator[str]:
         yield f"trace is on: {', '.join(control.active)}; to {control.destination}"
     else:
         yield f"trace is off; kinds: {', '.join(control.kinds)}"
+
+
+@monitor("clients", observing=True)
+def clients(context: MonitorContext, words: Sequence[str]) -> Iterator[str]:
+    """Who is connected: the debugger, and those who only observe"""
+    arguments(words, "clients", 0)
+    if context.target.clients is None:
+        raise TargetError(ENOTSUP, "there is no list of clients here")
+    yield from context.target.clients.describe()

@@ -16,7 +16,7 @@ from xdbg.xen.event_channel import is_masked, is_pending, pending_ports
 from xdbg.xen.vcpu import Callback, Vcpu
 
 
-@monitor("info domain")
+@monitor("info domain", observing=True)
 def info_domain(context: MonitorContext, words: Sequence[str]) -> Iterator[str]:
     """The domain: state, memory, what Xen assists it with"""
     arguments(words, "info domain", 0)
@@ -51,7 +51,7 @@ def _callback(context: MonitorContext, callback: Callback) -> str:
     return f"{context.symbol(callback.address)}{masks}"
 
 
-@monitor("info vcpu", "[N]")
+@monitor("info vcpu", "[N]", observing=True)
 def info_vcpu(context: MonitorContext, words: Sequence[str]) -> Iterator[str]:
     """vcpus: mode, page tables, entry points, pending events, timers"""
     for vcpu in _vcpus(context, words, "info vcpu [N]"):
@@ -76,7 +76,7 @@ def _runstate(vcpu: Vcpu) -> str:
     return Runstate.name_of(vcpu.runstate.state).lower()
 
 
-@monitor("traps", "[N]")
+@monitor("traps", "[N]", observing=True)
 def traps(context: MonitorContext, words: Sequence[str]) -> Iterator[str]:
     """The trap table of the first or the given vcpu"""
     chosen = _vcpus(context, words, "traps [N]")[0]
@@ -88,7 +88,7 @@ def traps(context: MonitorContext, words: Sequence[str]) -> Iterator[str]:
             yield f"{gate.vector:6}  #{name:<4} {gate.dpl:3}  {masks:<12}  {gate.cs:#x}:{context.symbol(gate.address)}"
 
 
-@monitor("events")
+@monitor("events", observing=True)
 def events(context: MonitorContext, words: Sequence[str]) -> Iterator[str]:
     """The event channels: what each port is bound to, pending, masked"""
     arguments(words, "events", 0)
@@ -113,7 +113,7 @@ def events(context: MonitorContext, words: Sequence[str]) -> Iterator[str]:
         yield f"{index:4}  {bound:<26}  {port.vcpu_id:4}  {pending:<7}  {masked}"
 
 
-@monitor("regs xen")
+@monitor("regs xen", observing=True)
 def xen_registers(context: MonitorContext, words: Sequence[str]) -> Iterator[str]:
     """The registers of the paravirtual interface and the control registers"""
     arguments(words, "regs xen", 0)
@@ -124,7 +124,7 @@ def xen_registers(context: MonitorContext, words: Sequence[str]) -> Iterator[str
             yield f"{register.name:<20}{value:#x}"
 
 
-@monitor("ps")
+@monitor("ps", observing=True)
 def ps(context: MonitorContext, words: Sequence[str]) -> Iterator[str]:
     """The guest's processes; `attach PID` debugs one"""
     arguments(words, "ps", 0)

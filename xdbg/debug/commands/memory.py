@@ -56,7 +56,7 @@ def _frame(context: MonitorContext, mfn: int) -> str:
     return f"{number_in_guest}, {hv.page_info.describe(mfn)}"
 
 
-@monitor("translate", "VADDR")
+@monitor("translate", "VADDR", observing=True)
 def translate(context: MonitorContext, words: Sequence[str]) -> Iterator[str]:
     """Where a virtual address of the current thread is: machine frame, pfn, rights"""
     vaddr = number(arguments(words, "translate VADDR", 1)[0], context)
@@ -73,7 +73,7 @@ def translate(context: MonitorContext, words: Sequence[str]) -> Iterator[str]:
     yield f"{size} page, {', '.join(rights)}; l{found.level}e {found.pte:#x}"
 
 
-@monitor("walk", "VADDR")
+@monitor("walk", "VADDR", observing=True)
 def walk_tables(context: MonitorContext, words: Sequence[str]) -> Iterator[str]:
     """The page table walk of a virtual address, level by level"""
     vaddr = number(arguments(words, "walk VADDR", 1)[0], context)
@@ -104,7 +104,7 @@ def walk_tables(context: MonitorContext, words: Sequence[str]) -> Iterator[str]:
         yield f"maddr {found.maddr:#x}"
 
 
-@monitor("xp", "MADDR [LENGTH]")
+@monitor("xp", "MADDR [LENGTH]", observing=True)
 def read_machine_memory(context: MonitorContext, words: Sequence[str]) -> Iterator[str]:
     """Machine memory by machine address, whoever owns it: 64 bytes, or as many as are asked for"""
     chosen = arguments(words, "xp MADDR [LENGTH]", 1, 2)
@@ -122,7 +122,7 @@ def read_machine_memory(context: MonitorContext, words: Sequence[str]) -> Iterat
         yield f"{maddr + at:#010x}  {row.hex(' '):<47}  {text}"
 
 
-@monitor("p2m", "PFN")
+@monitor("p2m", "PFN", observing=True)
 def p2m(context: MonitorContext, words: Sequence[str]) -> Iterator[str]:
     """The machine frame of one of the domain's pfns"""
     pfn = number(arguments(words, "p2m PFN", 1)[0])
@@ -132,7 +132,7 @@ def p2m(context: MonitorContext, words: Sequence[str]) -> Iterator[str]:
     yield f"pfn {pfn:#x} -> mfn {mfn:#x} ({_frame(context, mfn)})"
 
 
-@monitor("m2p", "MFN")
+@monitor("m2p", "MFN", observing=True)
 def m2p(context: MonitorContext, words: Sequence[str]) -> Iterator[str]:
     """The pfn, owner and type of a machine frame"""
     mfn = number(arguments(words, "m2p MFN", 1)[0])

@@ -1,6 +1,21 @@
 """The handlers of all packets, by subject; importing this package fills the packet table."""
 
-from . import files, lldb, memory, monitor, points, registers, restart, run, session, threads, transfers
+from . import (
+    files,
+    lldb,
+    memory,
+    monitor,
+    points,
+    registers,
+    restart,
+    run,
+    session,
+    signals,
+    threads,
+    traceframes,
+    tracepoints,
+    transfers,
+)
 
 __all__ = [
     "files",
@@ -12,6 +27,9 @@ __all__ = [
     "restart",
     "run",
     "session",
+    "signals",
     "threads",
+    "traceframes",
+    "tracepoints",
     "transfers",
 ]

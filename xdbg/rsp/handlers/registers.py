@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from xdbg.rsp.packets.registers import ReadRegister, ReadRegisters, WriteRegister, WriteRegisters
-from xdbg.rsp.replies import HexData, Ok, Reply
+from xdbg.rsp.replies import HexData, Ok, Reply, Text
 from xdbg.rsp.table import packet
 from xdbg.rsp.target import Target
 
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 @packet(b"g", ReadRegisters, observing=True)
 def read_registers(conn: Connection, target: Target, request: ReadRegisters) -> Reply:
-    """The register block of the current thread."""
+    """The register block of the current thread, or of the selected trace frame: ``xx`` for what it does not have."""
+    if conn.frame is not None:
+        return Text(conn.frame.block_text())
     return HexData(target.read_registers(conn.thread(request.pattern)))
 
 
@@ -32,6 +34,8 @@ def write_registers(conn: Connection, target: Target, request: WriteRegisters) -
 @packet(b"p", ReadRegister, observing=True)
 def read_register(conn: Connection, target: Target, request: ReadRegister) -> Reply:
     """One register by number, those outside of the block too."""
+    if conn.frame is not None:
+        return Text(conn.frame.register_text(request.regnum))
     return HexData(target.read_register(conn.thread(request.pattern), request.regnum))
 
 

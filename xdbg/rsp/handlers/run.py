@@ -56,12 +56,13 @@ def resume_current(conn: Connection, target: Resume, request: ResumeCurrent) -> 
     return _resumed(conn, actions)
 
 
-@packet(b"vCtrlC", Bare, Resume, observing=True)
-def interrupt(conn: Connection, target: Resume, request: Bare) -> Reply:
+@packet(b"vCtrlC", Bare, NonStop, observing=True)
+def interrupt(conn: Connection, target: NonStop, request: Bare) -> Reply:
     """Ctrl-C in non-stop: one thread stops with SIGINT. Otherwise the guest stands still already."""
-    del request
-    if conn.non_stop:
-        target.interrupt()
+    del target, request
+    resumable = conn.capability(Resume)
+    if conn.non_stop and resumable is not None:
+        resumable.interrupt()
     return Ok()
 
 

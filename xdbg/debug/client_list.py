@@ -1,0 +1,11 @@
+"""Who is connected, for ``monitor clients``; the session implements it."""
+
+from collections.abc import Iterable
+from typing import Protocol
+
+
+class ClientList(Protocol):
+    """The clients of one domain."""
+
+    def describe(self) -> Iterable[str]:
+        """One line for each: the debugger first, then observers in the order in which they came."""
