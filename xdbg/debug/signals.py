@@ -59,7 +59,9 @@ class Signals:
         self._sent: dict[int, int] = {}
         """Signals that gdb has sent and whose arrival is no news to it, by pid."""
         self.passed: frozenset[int] = frozenset()
-        self.programmed: frozenset[int] | None = None
+        """What `pass_signals` was told."""
+        self.programs: frozenset[int] | None = None
+        """What `program_signals` was told; None: nothing."""
 
     # -- what gdb asks for
 
@@ -69,11 +71,7 @@ class Signals:
 
     def program_signals(self, signals: frozenset[int]) -> None:
         """A process that is let go of still gets these."""
-        self.programmed = signals
-
-    def succeed(self, before: "Signals") -> None:
-        """Take over the filters from the target of a domain in whose place this one's was built."""
-        self.passed, self.programmed = before.passed, before.programmed
+        self.programs = signals
 
     def read_siginfo(self, thread: Thread) -> bytes:
         """The signal at which a process stands. TargetError(ENODATA)."""
@@ -139,7 +137,7 @@ class Signals:
         standing = self._standing.pop(pid, None)
         if standing is None:
             return
-        programs = self.programmed
+        programs = self.programs
         dropped = programs is not None and from_linux(standing.info.signal) not in programs
         if dropped and not standing.event.traced:
             self._change(standing, None)
@@ -152,7 +150,7 @@ class Signals:
             self.release(pid)
         self._sent.clear()
         self.passed = frozenset()
-        self.programmed = None
+        self.programs = None
 
     # -- inside
 
