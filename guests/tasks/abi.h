@@ -46,6 +46,22 @@ enum signal_number {
 };
 #define STATUS_OF_SIGNAL(number) (128 + (number))
 
+/* Why a process gets a signal, by the numbers of Unix: 0 if another process sent it. */
+enum signal_code {
+    ILL_operand = 2,
+    FPE_integer_divide = 1,
+    FPE_divide = 3,
+    FPE_overflow = 4,
+    FPE_underflow = 5,
+    FPE_inexact = 6,
+    FPE_invalid = 7,
+    SEGV_not_mapped = 1,
+    SEGV_no_right = 2,
+    BUS_alignment = 1,
+    TRAP_step = 2,
+    SI_KERNEL = 0x80,
+};
+
 /*
  * Tracing. A tracer attaches to any process, which stops; from then on the process stops for each signal instead of
  * dying of it. While it is stopped, its memory and registers can be read and changed.

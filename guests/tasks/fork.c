@@ -26,6 +26,15 @@ void task_copy(struct task *child, struct task *parent)
     address_space_create(&child->space);
     user_frames_copy(child, parent);
     child->regs.rax = 0;
+    parent->regs.rax = child->pid;
+    task_forked(parent, child);
+}
+
+/* Both return from the system call now, each with its own result. */
+void task_forked(struct task *parent, struct task *child)
+{
+    (void)parent;
+    child->state = TASK_READY;
 }
 
 /* The new image is made whole before the old one goes: if there is none, nothing has changed. */
@@ -43,6 +52,12 @@ int task_exec(struct task *task, uint64_t path, uint64_t argv)
     address_space_destroy(&task->space);
     image_take(task, &fresh);
     task->space = fresh.space;
-    task->state = TASK_READY;
+    task_execed(task);
     return 0;
+}
+
+/* The task is the new program, before its first instruction. */
+void task_execed(struct task *task)
+{
+    task->state = TASK_READY;
 }

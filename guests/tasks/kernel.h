@@ -6,7 +6,9 @@
  *
  * A task has no kernel stack. Whenever the kernel is entered from user mode the registers go into task->regs, and they
  * come from there when it returns: so for every task but one that is in user mode at the moment, task->regs is
- * the truth. A system call that has to wait leaves a state in the task (what it waits for) and is completed by whoever
+ * the truth. On the first instructions of the kernel it is not yet: task->in_user is set when the task is sent to user
+ * mode and cleared when save() has its registers. In between, outside of enter_user_mode() and what it leaves through,
+ * they are in the struct regs that ends at kernel_stack_top, as far as trap_common has built that. A system call that has to wait leaves a state in the task (what it waits for) and is completed by whoever
  * makes it come true, who also writes its result into task->regs.rax. The kernel runs with events masked, except to
  * idle.
  *
@@ -24,6 +26,12 @@
 
 #include <stddef.h>
 
+/*
+ * Functions of which each call means that something has just happened to a process, complete but for what the function
+ * itself does. A debugger outside looks at their arguments, so they are called as they stand here.
+ */
+#define OBSERVED __attribute__((noipa))
+
 #define NR_TASKS 16
 #define NR_VMAS 8
 #define NR_AUXV 10
@@ -33,6 +41,7 @@
 
 enum task_state {
     TASK_FREE,
+    TASK_NEW,      /* is being made */
     TASK_RUNNING,  /* at most one: current */
     TASK_READY,
     TASK_SLEEPING, /* until wake_ns */
@@ -54,6 +63,15 @@ struct auxv {
     uint64_t type, value;
 };
 
+/* A signal and its cause; the numbers of `code` are those of Unix. */
+struct signal_info {
+    int signal; /* 0: none */
+    int code;
+    uint64_t address; /* of a fault */
+    int sender;       /* pid, if a process sent it */
+    int fault;        /* the task's own instruction caused it: task->regs tells more */
+};
+
 struct task {
     int pid;
     enum task_state state;
@@ -72,9 +90,13 @@ struct task {
     struct program *program;
 
     enum task_state stopped_from;
+    struct signal_info pending; /* has been sent, and is acted upon before the task runs on */
+    int in_user;                /* see above */
+    uint64_t orig_rax;          /* number of the system call by which it entered the kernel, or -1 */
     int stop_signal; /* of the last stop; 0 once the tracer has heard of it */
     int stepping;    /* TF is the tracer's */
     int exit_status;
+    int exit_signal; /* that ended it, or 0 */
     int wait_pid;
     uint64_t wait_status; /* user address for the status, or 0 */
     uint64_t wake_ns;
@@ -112,6 +134,8 @@ int task_load_from_user(struct task *task, const struct task *caller, uint64_t p
 /* fork.c */
 void task_copy(struct task *child, struct task *parent);
 int task_exec(struct task *task, uint64_t path, uint64_t argv);
+OBSERVED void task_forked(struct task *parent, struct task *child);
+OBSERVED void task_execed(struct task *task);
 
 /* memory.c: the memory of any task, through the kernel's own mapping of its frames. False: not all is mapped so. */
 bool user_read(const struct task *task, void *to, uint64_t va, size_t size);
@@ -125,8 +149,9 @@ void user_frames_copy(struct task *child, const struct task *parent);
 struct task *task_new(struct task *parent);
 void task_free(struct task *task);
 struct task *task_find(int pid);
-void task_exit(struct task *task, int status);
-void task_signal(struct task *task, int signal);
+OBSERVED void task_spawned(struct task *parent, struct task *child);
+OBSERVED void task_exit(struct task *task, int status, int signal);
+OBSERVED void task_signal(struct task *task, struct signal_info *info);
 void task_complete_wait(struct task *task);
 
 /* schedule.c */
@@ -139,6 +164,7 @@ _Noreturn void schedule(void);
 
 /* trap.c */
 void traps_to_tasks(void);
+void fault_report(const struct task *task, int signal);
 
 /* syscall.c */
 void syscall(struct task *task);

@@ -34,5 +34,6 @@ void main(const char *command_line)
     copy_text(argv[0], first, sizeof(argv[0]));
     if (task_load(init, first, 1, argv))
         fail("no program %s in the module", first);
+    task_spawned(NULL, init);
     schedule();
 }

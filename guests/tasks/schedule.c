@@ -103,7 +103,7 @@ static void switch_to(struct task *next)
 }
 
 /* The frame that the hypercall iret takes apart is a copy: the task's own registers stay as they are. */
-static _Noreturn void enter_user_mode(struct task *next)
+static OBSERVED _Noreturn void enter_user_mode(struct task *next)
 {
     struct regs frame;
     uint64_t wake;
@@ -118,6 +118,7 @@ static _Noreturn void enter_user_mode(struct task *next)
     wake = first_wake();
     set_timer(wake < slice_end ? wake : slice_end);
     frame = next->regs;
+    next->in_user = 1;
     regs_enter(&frame);
 }
 
@@ -133,10 +134,27 @@ static void idle(void)
     upcalls_off();
 }
 
+/* Nobody runs before the signals that were sent to him have been acted upon. A stopped task keeps them. */
+static void signals_take(void)
+{
+    for (struct task *task = tasks; task < tasks + NR_TASKS; task++) {
+        struct signal_info info = task->pending;
+
+        if (!info.signal || (task->state == TASK_STOPPED && info.signal != SIGNAL_KILL))
+            continue;
+        task->pending.signal = 0;
+        if (task->state != TASK_ZOMBIE)
+            task_signal(task, &info);
+    }
+}
+
 void schedule(void)
 {
     for (;;) {
-        struct task *next = pick();
+        struct task *next;
+
+        signals_take();
+        next = pick();
 
         if (next)
             enter_user_mode(next);

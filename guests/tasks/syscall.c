@@ -1,4 +1,4 @@
-/* The table of system calls. A call that has to wait, or changes all registers, returns LATER. */
+/* The table of system calls. A call that has to wait, or has put its result into the registers, returns LATER. */
 #include "kernel.h"
 
 #include <pv/console.h>
@@ -13,7 +13,7 @@ static long sys_exit(struct task *task, const uint64_t arg[4])
 {
     uint64_t status = arg[0];
 
-    task_exit(task, status & 0xff);
+    task_exit(task, status & 0xff, 0);
     return LATER;
 }
 
@@ -41,10 +41,13 @@ static long sys_spawn(struct task *task, const uint64_t arg[4])
     if (!child)
         return ERROR_no_memory;
     error = task_load_from_user(child, task, path, argv);
-    if (!error)
-        return child->pid;
-    task_free(child);
-    return error;
+    if (error) {
+        task_free(child);
+        return error;
+    }
+    task->regs.rax = child->pid;
+    task_spawned(task, child);
+    return LATER;
 }
 
 static long sys_wait(struct task *task, const uint64_t arg[4])
@@ -81,8 +84,8 @@ static long sys_kill(struct task *task, const uint64_t arg[4])
 
     if (!victim || victim == &tasks[0] || victim->state == TASK_ZOMBIE)
         return ERROR_no_process;
-    task_signal(victim, SIGNAL_KILL);
-    return victim == task ? LATER : 0;
+    victim->pending = (struct signal_info){.signal = SIGNAL_KILL, .sender = task->pid};
+    return 0;
 }
 
 static long sys_yield(struct task *task, const uint64_t arg[4])
@@ -128,7 +131,7 @@ static long sys_fork(struct task *task, const uint64_t arg[4])
     if (!child)
         return ERROR_no_memory;
     task_copy(child, task);
-    return child->pid;
+    return LATER;
 }
 
 static long sys_exec(struct task *task, const uint64_t arg[4])

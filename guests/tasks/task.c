@@ -19,10 +19,17 @@ struct task *task_new(struct task *parent)
 {
     for (struct task *task = tasks; task < tasks + NR_TASKS; task++)
         if (task->state == TASK_FREE) {
-            *task = (struct task){.pid = ++last_pid, .state = TASK_READY, .parent = parent};
+            *task = (struct task){.pid = ++last_pid, .state = TASK_NEW, .parent = parent, .orig_rax = -1};
             return task;
         }
     return NULL;
+}
+
+/* The child has a program of its own, and may run. */
+void task_spawned(struct task *parent, struct task *child)
+{
+    (void)parent;
+    child->state = TASK_READY;
 }
 
 void task_free(struct task *task)
@@ -54,7 +61,8 @@ static _Noreturn void last_exit(int status)
     poweroff();
 }
 
-void task_exit(struct task *task, int status)
+/* By a signal, if that is not 0. */
+void task_exit(struct task *task, int status, int signal)
 {
     if (task == &tasks[0])
         last_exit(status);
@@ -63,6 +71,7 @@ void task_exit(struct task *task, int status)
     address_space_destroy(&task->space);
     task->nr_vmas = 0;
     task->exit_status = status;
+    task->exit_signal = signal;
     task->state = TASK_ZOMBIE;
     children_leave(task);
     trace_forget(task);
@@ -71,13 +80,23 @@ void task_exit(struct task *task, int status)
     task_complete_wait(&tasks[0]);        /* of the task itself, or of children that it left behind */
 }
 
-/* A signal ends a process, unless somebody traces it and shall hear of it first. */
-void task_signal(struct task *task, int signal)
+/*
+ * A signal is about to be acted upon: it ends a process, unless somebody traces it and shall hear of it first. With
+ * signal 0 nothing happens, and the task goes on where it was.
+ */
+void task_signal(struct task *task, struct signal_info *info)
 {
-    if (task->tracer && signal != SIGNAL_KILL)
+    int signal = info->signal;
+
+    if (!signal)
+        return;
+    if (task->tracer && signal != SIGNAL_KILL) {
         trace_stop(task, signal);
-    else
-        task_exit(task, STATUS_OF_SIGNAL(signal));
+        return;
+    }
+    if (info->fault)
+        fault_report(task, signal);
+    task_exit(task, STATUS_OF_SIGNAL(signal), signal);
 }
 
 /* If `task` waits for a child that has ended, or for none that could, the wait is over. */

@@ -82,7 +82,7 @@ static long resume(struct task *task, int signal, bool step)
     task->stop_signal = 0;
     trace_resume(task);
     if (signal)
-        task_exit(task, STATUS_OF_SIGNAL(signal));
+        task_exit(task, STATUS_OF_SIGNAL(signal), signal);
     return 0;
 }
 

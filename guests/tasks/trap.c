@@ -4,6 +4,7 @@
 #include <pv/console.h>
 #include <pv/events.h>
 #include <pv/hypercall.h>
+#include <pv/text.h>
 
 static const uint8_t signals[32] = {
     [VECTOR_DE] = SIGNAL_FPE, [VECTOR_DB] = SIGNAL_TRAP, [VECTOR_BP] = SIGNAL_TRAP, [VECTOR_OF] = SIGNAL_SEGV,
@@ -17,6 +18,8 @@ static void save(const struct regs *regs)
     if (!from_user(regs))
         fail("trap %lu error %lx in the kernel at %lx", regs->vector, regs->error, regs->rip);
     current->regs = *regs;
+    current->orig_rax = regs->vector == VECTOR_SYSCALL ? regs->rax : (uint64_t)-1;
+    current->in_user = 0;
 }
 
 /* The tracer's single step is done: its trap flag is not the process's. */
@@ -26,7 +29,7 @@ static void step_done(struct task *task)
     task->regs.rflags &= ~RFLAGS_TF;
 }
 
-static void report(const struct task *task, int signal)
+void fault_report(const struct task *task, int signal)
 {
     printk("%s (pid %d): signal %d, ", task->name, task->pid, signal);
     printk("vector %lu at %lx", task->regs.vector, task->regs.rip);
@@ -35,20 +38,67 @@ static void report(const struct task *task, int signal)
     printk("\n");
 }
 
+/* Which of the exceptions that the processor's flags tell of came first. */
+static int floating_point_code(struct task *task)
+{
+    uint16_t control, status;
+    uint32_t mxcsr, raised;
+
+    fpu_save(task);
+    memcpy(&control, task->fpu, sizeof(control));
+    memcpy(&status, task->fpu + 2, sizeof(status));
+    memcpy(&mxcsr, task->fpu + 24, sizeof(mxcsr));
+    raised = task->regs.vector == VECTOR_MF ? status & ~control : mxcsr & ~(mxcsr >> 7);
+    return raised & 1 ? FPE_invalid : raised & 4 ? FPE_divide : raised & 8 ? FPE_overflow :
+           raised & 0x12 ? FPE_underflow : FPE_inexact;
+}
+
+static struct signal_info signal_of(struct task *task)
+{
+    const struct regs *regs = &task->regs;
+    struct signal_info info = {.signal = signals[regs->vector], .code = SI_KERNEL, .fault = 1};
+
+    if (!info.signal)
+        info.signal = SIGNAL_ILL;
+    switch (regs->vector) {
+    case VECTOR_PF:
+        info.code = regs->error & 1 ? SEGV_no_right : SEGV_not_mapped;
+        info.address = shared_info->vcpu_info[0].arch.cr2;
+        return info;
+    case VECTOR_DE:
+        info.code = FPE_integer_divide;
+        break;
+    case VECTOR_MF:
+    case VECTOR_XM:
+        info.code = floating_point_code(task);
+        break;
+    case VECTOR_UD:
+        info.code = ILL_operand;
+        break;
+    case VECTOR_DB:
+        info.code = TRAP_step;
+        break;
+    case VECTOR_AC:
+        info.code = BUS_alignment;
+        return info;
+    default:
+        return info;
+    }
+    info.address = regs->rip;
+    return info;
+}
+
 static void on_exception(struct regs *regs)
 {
-    int signal = signals[regs->vector];
+    struct signal_info info;
 
     save(regs);
     if (regs->vector == VECTOR_DB)
         hypercall_set_debugreg(6, 0); /* its bits are never cleared by the processor */
     if (current->stepping)
         step_done(current);
-    if (!signal)
-        signal = SIGNAL_ILL;
-    if (!current->tracer)
-        report(current, signal);
-    task_signal(current, signal);
+    info = signal_of(current);
+    task_signal(current, &info);
     schedule();
 }
 

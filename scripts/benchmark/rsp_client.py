@@ -15,6 +15,7 @@ import statistics
 import struct
 import sys
 import time
+from binascii import unhexlify
 from contextlib import suppress
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def expand(data):
 
 
 class Rsp:
-    def __init__(self, host, port, timeout):
+    def __init__(self, host, port, timeout, *, only_handshake=False):
         start = clock()
         self.sock = socket.create_connection((host, port), timeout=timeout)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -88,6 +89,8 @@ class Rsp:
         if self.ask(b"QStartNoAckMode") == b"OK":
             self.acks = False
         self.handshake = clock() - start
+        if only_handshake:
+            return
         self.packet_size = int(self.features.get("PacketSize", "18f"), 16)
         self.vcont = self.ask(b"vCont?").decode("latin1")
         self.step_packet = b"vCont;s" if ";s" in self.vcont else b"s"
@@ -107,20 +110,21 @@ class Rsp:
 
     def more(self):
         try:
-            data = self.sock.recv(1 << 18)
+            data = self.sock.recv(1 << 20)
         except BlockingIOError:
             raise TimeoutError("no reply in time") from None
         if not data:
             raise EOFError("server closed the connection")
-        self.buffer += data
+        self.buffer = self.buffer + data if self.buffer else data
 
     def reply(self):
         """Next packet's payload, its escapes and runs left as they came."""
         while True:
-            end = self.buffer.find(b"#")
+            end, seen = self.buffer.find(b"#"), len(self.buffer)
             while end < 0 or len(self.buffer) < end + 3:
                 self.more()
-                end = self.buffer.find(b"#")
+                if end < 0:
+                    end, seen = self.buffer.find(b"#", seen), len(self.buffer)
             start = self.buffer.find(b"$", 0, end)
             payload, self.buffer = self.buffer[start + 1 : end], self.buffer[end + 3 :]
             if self.acks:
@@ -152,7 +156,7 @@ class Rsp:
         reply = expand(self.ask(b"m%x,%x" % (addr, size)))
         if (reply[:1] == b"E" and len(reply) == 3) or not reply:
             raise UnsupportedError(f"m answered {reply!r}")
-        return bytes.fromhex(reply.decode())
+        return unhexlify(reply)
 
     def read_word(self, addr):
         return int.from_bytes(self.read(addr, 8), "little")
@@ -277,11 +281,16 @@ class Bench:
 
     # measures
     def a_connect(self):
-        """Another connection, where the server takes one after the first has left."""
+        """Connections a second, each from connect to the end of the handshake, the one before it closed."""
+
+        def once():
+            self.rsp.sock.close()
+            self.rsp = Rsp(self.host, self.port, self.args.timeout, only_handshake=True)
+
+        rate = self.rate(once, chunk=1)
         self.rsp.sock.close()
-        time.sleep(0.05)
         self.rsp = Rsp(self.host, self.port, self.args.timeout)
-        return self.rsp.handshake * 1e3
+        return rate
 
     def b_roundtrip(self, payload):
         framed, rsp = Rsp.frame(payload), self.rsp
@@ -374,8 +383,9 @@ class Bench:
         while True:
             rsp.send_frame(frames[i])
             reply = rsp.reply()
-            got = len(unescape(reply)) - head if packet == b"x" else len(bytes.fromhex(expand(reply).decode()))
-            if got != min(unit, total - i * unit):
+            got = len(unescape(reply)) - head if packet == b"x" else len(unhexlify(expand(reply)))
+            wanted = min(unit, total - i * unit)
+            if not 0 < got <= wanted or (packet == b"m" and got != wanted):  # an x may answer less, to be asked again
                 raise UnsupportedError(f"a read of {unit} bytes answered {got}")
             done += got
             i = (i + 1) % len(frames)
@@ -383,9 +393,8 @@ class Bench:
                 return done / (clock() - start) / 1e6
 
     def best_unit(self, packet):
-        """Bytes a reply may carry: PacketSize, two digits a byte for m; a server that gives less is taken at that."""
-        unit = self.rsp.packet_size - 5 if packet == b"x" else (self.rsp.packet_size - 5) // 2
-        unit = min(unit, 1 << 20)
+        """Bytes a reply may carry: two digits or an escaped byte each; a server that gives less is taken at that."""
+        unit = min((self.rsp.packet_size - 5) // 2, 1 << 20)
         if packet == b"m":
             got = len(self.rsp.read(self.sym["big_buffer"], unit))
             return min(unit, got) or 1
@@ -501,6 +510,47 @@ class Bench:
                 return turns * CPU_INSNS / took / 1e6
             turns = int(turns * max(2, min(20, self.args.budget / max(took, 1e-6))))
 
+    def k_points(self):
+        """1,000 words, each on a page of its own: every second page of a buffer that the loops do not touch."""
+        base = self.sym["huge_buffer"]
+        return [b"2,%x,8" % (base + 8192 * i + 64) for i in range(1000)]
+
+    def k_watch(self, op):
+        for point in self.k_points():
+            reply = self.rsp.ask(op + point)
+            if reply != b"OK":
+                self.k_remove()
+                raise UnsupportedError(f"{op.decode()}2 answered {reply!r}")
+
+    def k_remove(self):
+        for point in self.k_points():
+            self.rsp.ask(b"z" + point)
+
+    def k_mips(self):
+        """i.mips, while 1,000 words elsewhere are watched."""
+        self.k_watch(b"Z")
+        self.rsp.resume(self.step)
+        rate = self.i_mips()
+        self.k_remove()
+        return rate
+
+    def k_set(self):
+        """1,000 watch points, and a step with them."""
+        self.k_remove()
+        self.rsp.resume(self.step)
+        start = clock()
+        self.k_watch(b"Z")
+        self.rsp.resume(self.step)
+        return (clock() - start) * 1e3
+
+    def k_again(self):
+        """What gdb does at each stop: all out, all in again, and a step with them."""
+        start = clock()
+        self.k_watch(b"z")
+        self.k_watch(b"Z")
+        self.rsp.resume(self.step)
+        return (clock() - start) * 1e3
+
     def i_exit(self):
         """MIPS of cpu_loop run to the guest's exit, no breakpoint anywhere (ends the session)."""
         turns = self.size(1.0, 10**9)
@@ -543,9 +593,6 @@ class Bench:
                 return self.run_reverse()
             self.results["a.handshake_ms"] = {"samples": [rsp.handshake * 1e3]}
             self.to_ready()
-            if self.args.reconnect:
-                self.record("a.reconnect_ms", self.a_connect)
-                rsp = self.rsp
             self.mips = self.args.mips
             if not self.mips:
                 self.i_mips()
@@ -575,6 +622,12 @@ class Bench:
             self.record("i.mips", self.i_mips)
             self.record("i.mips_bp_elsewhere", self.i_mips, self.sym["hot_function"])
             self.record("i.mips_bp_same_page", self.i_mips, self.sym["cpu_never"])
+            self.record("k.mips_1000_watches", self.k_mips, repeats=3)
+            self.record("k.set_1000_watches_ms", self.k_set)
+            self.record("k.again_1000_watches_ms", self.k_again)
+            self.k_remove()
+            if self.args.reconnect:
+                self.record("a.connects_per_s", self.a_connect)
             if not self.args.no_exit:
                 self.record("i.mips_to_exit", self.i_exit, repeats=1)
         except (TimeoutError, EOFError, OSError, UnsupportedError) as error:

@@ -234,13 +234,13 @@ def test_a_process_stopped_in_its_kernel_pins_the_vcpu(separate: Tasks) -> None:
     separate.go(KERNEL)
     thread = separate.attach("counter")
     place = separate.guest.brk("task_sleep", thread)
-    separate.stop(thread, SwBreak)
+    separate.stop(thread)
     assert separate.guest.where() == "task_sleep"
     count, now = separate.count, separate.target.hv.now()
     assert separate.next() is None
     assert (separate.count, separate.target.hv.now()) == (count, now)
     separate.go(thread)
-    separate.stop(thread, SwBreak)
+    separate.stop(thread)
     assert separate.count > count + 100
     separate.guest.clear(place, thread)
     separate.target.detach(thread.pid)
@@ -367,7 +367,7 @@ def test_ends_are_told_of_running_and_of_held_processes(separate: Tasks) -> None
     separate.go(spin, kind=ResumeKind.STOP)
     separate.stop(spin, signal=Signal.ZERO)
     assert separate.next() == ExitReply(0, forker.pid)
-    assert separate.next(2000) == ExitReply(137, spin.pid), "killed by init while it stood still"
+    assert separate.next(2000) == SignalledReply(Signal.KILL, spin.pid), "killed by init while it stood still"
     assert separate.next() == ExitReply(0, KERNEL_PID)
     assert separate.next() is None
     assert "PASS tasks" in separate.target.domain.console.output.decode()
@@ -392,7 +392,7 @@ def test_back_to_all_stop_and_the_end_of_the_session(separate: Tasks) -> None:
     separate.go(KERNEL)
     counter = separate.attach("counter")
     separate.guest.brk("task_sleep", counter)
-    separate.stop(counter, SwBreak)
+    separate.stop(counter)
     assert target.domain.vcpus[0].paused or not target.non_stop.runs
     target.non_stop.set_non_stop(False)
     assert not target.domain.vcpus[0].paused

@@ -4,11 +4,12 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from xdbg.debug.observing import ObservingTarget
 from xdbg.debug.target import DebugTarget
 from xdbg.debug.tracepoints.buffer import MAX_SIZE
 from xdbg.rsp.registers import BY_NAME
 from xdbg.rsp.replies import ExitReply, StopReply
-from xdbg.rsp.target import TargetError
+from xdbg.rsp.target import TargetError, Tracepoints
 from xdbg.rsp.tracepoints import (
     Action,
     CollectMemory,
@@ -272,3 +273,14 @@ def test_read_only_memory_reaches_to_the_end_of_its_range(small: Small) -> None:
     tracing = small().target.tracing
     tracing.set_read_only(((0x2000, 0x3000), (0x1000, 0x1800)))
     assert [tracing.is_read_only(at) for at in (0xFFF, 0x1000, 0x17FF, 0x1800, 0x2800)] == [0, 0x800, 1, 0, 0x800]
+
+
+def test_an_observer_sees_the_debuggers_trace(small: Small) -> None:
+    debugged = small()
+    define(debugged, "square")
+    debugged.target.tracing.start_trace()
+    debugged.cont()
+    observer = ObservingTarget(debugged.target)
+    assert len(frames(observer)) == 20
+    (tracing,) = [part for part in observer.parts if isinstance(part, Tracepoints)]
+    assert tracing.trace_status() == debugged.target.tracing.trace_status()

@@ -1,7 +1,6 @@
 """Processes of the guest come and go as inferiors beside its kernel."""
 
 import re
-from contextlib import suppress
 
 import pytest
 
@@ -84,22 +83,25 @@ def test_exit_of_an_attached_process_is_told_and_the_others_stay(debuggee):
 
 def test_process_that_dies_of_a_signal_is_told(processes, pids_of):
     processes.attach_process(pids_of(processes, "fault")[0])
+    assert processes.cont().signal == "SIGSEGV"
     stop = processes.cont()
-    assert (stop.reason, int(stop.payload["exit-code"], 8)) == ("exited", 139)
+    assert (stop.reason, stop.payload["signal-name"]) == ("exited-signalled", "SIGSEGV")
 
 
 def test_process_that_is_killed_by_another_is_told(processes, pids_of):
     processes.attach_process(pids_of(processes, "spin")[0])
     stop = processes.cont()
-    assert (stop.reason, int(stop.payload["exit-code"], 8)) == ("exited", 137)
+    assert (stop.reason, stop.payload["signal-name"]) == ("exited-signalled", "SIGKILL")
 
 
-def test_kill_of_a_process_harms_nothing(counter):
-    with suppress(GdbError):
-        counter.run("kill inferiors 2")
-    counter.select(1)
-    assert counter.run_to_end().reason == "exited-normally"
-    assert "init: all ended as they should" in counter.guest.stop()
+def test_kill_ends_a_process_and_nothing_else(processes, pids_of):
+    processes.attach_process(pids_of(processes, "spin")[0])
+    processes.run("kill inferiors 2")
+    processes.select(1)
+    assert processes.run_to_end().reason == "exited-normally"
+    console = processes.guest.stop()
+    assert re.search("init: spin .* status 137 ok", console)
+    assert "init: all ended as they should" in console
 
 
 def test_all_processes_attached_run_to_their_ends(processes):
@@ -108,7 +110,10 @@ def test_all_processes_attached_run_to_their_ends(processes):
     processes.run("set schedule-multiple on")
     ends = 0
     while ends < 10:
-        assert processes.cont().ended
+        if not (stop := processes.cont()).ended:
+            # One that faults, and one that a debugger in the guest traces.
+            assert stop.signal in ("SIGSEGV", "SIGTRAP")
+            continue
         ends += 1
         if ends < 10:
             alive = re.findall(r"^\*? +(\d+) +process", processes.run("info inferiors"), re.MULTILINE)

@@ -94,3 +94,19 @@ def test_plain_remote_has_no_restart(xdbg_serve):
         for request in ("vRun;", "R00"):
             assert 'received: "E' in gdb.run(f"maint packet {request}")
         assert gdb.cont().ended
+
+
+def test_non_stop_session_goes_on_in_non_stop(xdbg_serve):
+    guest = xdbg_serve("hello")
+    with GdbSession() as gdb:
+        gdb.run("set non-stop on")
+        gdb.mi(f"-target-select extended-remote {guest.address}")
+        gdb.drain()
+        gdb.run("break main")
+        for _ in range(2):
+            gdb.run("run &")
+            assert gdb.wait().function == "main"
+        gdb.run("continue &")
+        while not gdb.wait().ended:
+            pass
+    assert guest.stop().count("PASS hello") == 1

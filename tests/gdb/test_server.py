@@ -78,14 +78,6 @@ def test_client_that_vanishes_in_mid_packet(xdbg_serve):
         assert gdb.cont().reason == "exited-normally"
 
 
-def test_second_debugger_is_turned_away_and_the_first_unharmed(xdbg_gdb):
-    gdb = xdbg_gdb("hello")
-    gdb.run("break main")
-    with tcp(gdb.guest) as client:
-        assert client.recv(16) == b""
-    assert gdb.cont().function == "main"
-
-
 def test_unix_socket(tmp_path):
     path = tmp_path / "gdb.sock"
     with serve("hello", address=f"unix:{path}") as guest, GdbSession(guest.address) as gdb:

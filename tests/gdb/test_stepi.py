@@ -119,8 +119,9 @@ def test_a_process_that_faults_is_stepped_to_its_end(processes, pids_of):
     processes.run("tbreak store")
     assert processes.cont().source == "*(volatile int *)where = what;"
     stop = processes.next()
-    assert stop.ended
-    assert int(stop.payload["exit-code"], 8) == 139
+    assert (stop.signal, stop.source) == ("SIGSEGV", "*(volatile int *)where = what;")
+    stop = processes.stepi()
+    assert (stop.reason, stop.payload["signal-name"]) == ("exited-signalled", "SIGSEGV")
 
 
 def test_step_over_a_breakpoint_where_it_stands(counter):

@@ -15,9 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xdbg.abi.frames import Maddr, Vaddr
+from xdbg.debug import siginfo
 from xdbg.guestos.bare import BareProfile
 from xdbg.guestos.cpio import members
 from xdbg.guestos.elf_file import PT_LOAD, ElfFile
+from xdbg.guestos.events import KernelRegisters, SignalInfo, Signalled
 from xdbg.guestos.profile import Profile, Vma
 from xdbg.guestos.select import select_profile
 from xdbg.guestos.structures import Structures
@@ -205,6 +207,46 @@ def test_garbage_in_the_table_gives_fewer_processes_and_no_error(elf: bytes, see
     pids = [process.pid for process in profile.processes()]
     assert pids == sorted(set(pids))
     assert all(0 < pid < 1 << 31 for pid in pids)
+
+
+@pytest.fixture(scope="module")
+def built() -> bytes:
+    root = Path(__file__).resolve().parents[2]
+    subprocess.run([root / "scripts" / "build-guests", "tasks"], check=True, capture_output=True)
+    return (root / "build" / "guests" / "tasks.elf").read_bytes()
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 1 << 32), values=st.sampled_from([range(256), (0, 0, 0, 1, 2, 5), (0, 255)]))
+def test_garbage_in_the_kernel_makes_events_that_mean_nothing_and_no_error(
+    built: bytes, seed: int, values: Sequence[int]
+) -> None:
+    memory = ImageMemory(built)
+    symbols = SymbolTable.from_elf(built)
+    random = Random(seed)
+    for name in ("tasks", "kernel_stack"):
+        symbol = symbols.get(name)
+        assert symbol is not None
+        memory.write(symbol.address, bytes(random.choices(values, k=symbol.size)))
+    profile = profile_over(memory, built)
+    size = Structures.from_elf(built).struct_layout("task").size
+    tasks, stack = symbols.address("tasks"), symbols.address("kernel_stack")
+    pointers = [0, 1, tasks, tasks + 3 * size, tasks + 7, stack + 64, stack + 4096, (1 << 64) - 1]
+    memory.write(symbols.address("current"), struct.pack("<Q", tasks))
+    for point in profile.event_points:
+        gpr = tuple(random.choice(pointers) for _ in range(16))
+        event = profile.event(KernelRegisters(gpr, point))
+        if isinstance(event, Signalled):
+            assert 0 < event.info.signal <= 64
+            assert len(siginfo.encode(event.info)) == siginfo.SIZE
+            assert profile.signal_writes(event, None)
+    for process in profile.processes():
+        for name in ("entry_syscall", "trap_common", "save", "regs_enter"):
+            state = KernelRegisters((stack + 4096,) * 16, symbols.address(name))
+            registers = profile.unsaved_registers(process.pid, state)
+            if registers is not None:
+                assert profile.unsaved_writes(process.pid, registers, state)[0]
+        profile.send_writes(process.pid, SignalInfo(15))
 
 
 def test_a_kernel_whose_memory_is_not_mapped_has_no_processes(elf: bytes) -> None:

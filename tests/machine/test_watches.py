@@ -4,6 +4,7 @@ else."""
 import pytest
 
 from xdbg.machine.exits import DeadlineExit, ExceptionExit, StepExit, SyscallExit, WatchExit
+from xdbg.machine.protection import MAX_RUNS
 from xdbg.machine.registers import RAX, RCX, RDI
 from xdbg.machine.stoppoints import Access, Watch
 
@@ -270,3 +271,50 @@ def test_stores_made_by_the_hypervisor_are_found_by_their_range(guest):
     assert watches.overlapping(FRAME + 7, 1) == (low,)
     assert watches.overlapping(FRAME + 7, 2) == (low, high)
     assert watches.overlapping(FRAME + 16, 8) == ()
+
+
+@pytest.mark.parametrize("access", [Access.WRITE, Access.READ | Access.WRITE])
+def test_of_more_frames_than_are_told_apart_each_still_stops_and_what_lies_between_does_not(guest, access):
+    machine = guest("again: mov [rdi], rax; mov rbx, [rdi]; inc rax; jmp again", size=4 << 20)
+    cpu = machine.cpu
+    pages = [machine.map(0x7000_0000 + page * 4096, RW) for page in range(3 * MAX_RUNS)]
+    watches = [Watch(maddr + 16, 8, access) for maddr in pages[::2]]
+    for watch in watches:
+        cpu.watches.add(watch)
+    for page in (0, 1, 2, 99, 100, 3 * MAX_RUNS - 2, 3 * MAX_RUNS - 1):
+        for offset, stops in ((16, page % 2 == 0), (64, False)):
+            cpu.rip, cpu.gpr[RDI] = CODE, 0x7000_0000 + page * 4096 + offset
+            for turn in range(3):
+                came = cpu.enter(cpu.count + 4)
+                if stops:
+                    assert came == WatchExit((Watch(pages[page] + 16, 8, access),), pages[page] + 16, 8, write=True)
+                    cpu.rip = CODE
+                else:
+                    assert came == DeadlineExit(), turn
+                assert machine.ram.read_u64(pages[page] + offset) <= cpu.gpr[RAX]
+    held = len(cpu.watches.protected)
+    assert held > len(watches)
+    for _ in range(2):  # from one set of frames to quite another and back: the engine's regions don't pile up
+        for parity in (1, 0):
+            cpu.watches.clear()
+            cpu.watches.add(watch := Watch(pages[100 + parity] + 16, 8, access))
+            for maddr in pages[parity::2]:
+                cpu.watches.add(Watch(maddr + 1024, 8, access))
+            cpu.rip, cpu.gpr[RDI] = CODE, 0x7000_0000 + (100 + parity) * 4096 + 16
+            assert cpu.enter(cpu.count + 4) == WatchExit((watch,), watch.maddr, 8, write=True)
+    cpu.watches.clear()
+    cpu.rip = CODE
+    for _ in range(100):
+        cpu.enter(cpu.count + 4)
+    assert not cpu.watches.protected
+
+
+def test_overlapping_watches_are_all_found_however_long_one_is(guest):
+    machine = watched_machine(guest, "mov [rdi + 2000], al")
+    long = Watch(FRAME, 4000, Access.WRITE, owner=1)
+    others = [Watch(FRAME + at, 1, Access.WRITE, owner=2) for at in range(0, 3000, 8)]
+    for watch in (*others, long):
+        machine.cpu.watches.add(watch)
+    result = machine.run_to_end()
+    assert isinstance(result, WatchExit)
+    assert result.watches == (Watch(FRAME + 2000, 1, Access.WRITE, owner=2), long)

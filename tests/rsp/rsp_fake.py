@@ -427,3 +427,45 @@ class TracingTarget(ExpressionTarget):
         super().__init__()
         self.tracepoints = FakeTracepoints()
         self.parts = (self.tracepoints,)
+
+
+class EventPart:
+    """Takes signals, system calls and events of processes, and notes what it was told."""
+
+    def __init__(self) -> None:
+        self.events = {}
+        self.passed = self.programs = frozenset()
+        self.caught = frozenset()
+        self.siginfo = bytearray(range(128))
+
+    def report_process_events(self, *, fork: bool, execs: bool) -> None:
+        self.events = {"fork": fork, "execs": execs}
+
+    def pass_signals(self, signals: frozenset[int]) -> None:
+        self.passed = signals
+
+    def program_signals(self, signals: frozenset[int]) -> None:
+        self.programs = signals
+
+    def read_siginfo(self, thread: Thread) -> bytes:
+        if thread.tid != 1:
+            raise TargetError(errno.ENODATA, "no signal")
+        return bytes(self.siginfo)
+
+    def write_siginfo(self, thread: Thread, offset: int, data: bytes) -> None:
+        del thread
+        if offset + len(data) > len(self.siginfo):
+            raise TargetError(errno.EINVAL)
+        self.siginfo[offset : offset + len(data)] = data
+
+    def catch_syscalls(self, numbers: frozenset[int] | None) -> None:
+        self.caught = numbers
+
+
+class EventTarget(FakeTarget):
+    """With such a part."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = EventPart()
+        self.parts = (self.part,)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xdbg.rsp.framing import Decoder, Mark, checksum, escape, frame, unescape
+from xdbg.rsp.framing import Decoder, Mark, checksum, escape, escaped_size, frame, only_packet, unescape
 
 LIMIT = 16
 
@@ -115,3 +115,21 @@ def test_an_endless_packet_is_not_kept() -> None:
         assert decode(decoder, b"a" * 65536) == []
         assert len(decoder) <= 0x40000 + 65536
     assert decode(decoder, b"#00$g#67") == [Mark.OVERSIZED, b"g"]
+
+
+@pytest.mark.parametrize(
+    "data", [*(stream for stream, _ in STREAMS), b"", b"$", b"#", b"$a#6", b"$#0", b"$$#00", b"$a##61"]
+)
+def test_what_is_taken_for_one_packet_is_what_the_decoder_makes_of_it(data: bytes) -> None:
+    alone = only_packet(data)
+    assert alone is None or decode(Decoder(), data) == [alone]
+
+
+@given(st.binary(max_size=40))
+def test_a_short_packet_alone_is_found_whatever_is_in_it(data: bytes) -> None:
+    assert only_packet(frame(escape(data))) == data or len(escape(data)) > 92
+
+
+@given(st.binary(max_size=400))
+def test_the_size_of_escaped_data_is_known_beforehand(data: bytes) -> None:
+    assert escaped_size(data) == len(escape(data))

@@ -9,7 +9,7 @@ from rsp_fake import DATA, KERNEL, STACK, TEXT, BareTarget, ExpressionTarget, Fa
 
 from xdbg.rsp import registers, table
 from xdbg.rsp.connection import Departure, State
-from xdbg.rsp.framing import MAX_PAYLOAD
+from xdbg.rsp.framing import MAX_PAYLOAD, escape
 from xdbg.rsp.replies import ExitReply, StopReply
 from xdbg.rsp.signals import Signal
 from xdbg.rsp.target import BreakpointKind, ResumeAction, ResumeKind, WatchKind
@@ -588,3 +588,15 @@ def test_the_description_lists_each_register_in_the_order_of_its_number(client: 
     assert places == sorted(places)
     assert "xi:include" not in text
     assert client.ask(b"qXfer:features:read:sse.xml:0,40000")[1:].decode() in text
+
+
+@pytest.mark.parametrize("fill", [b"a", b"}", b"a}", b"#aaaaaaaaaaaaaaa"])
+def test_a_binary_read_is_answered_as_far_as_a_packet_goes(target: FakeTarget, fill: bytes) -> None:
+    data = (fill * MAX_PAYLOAD)[:MAX_PAYLOAD]
+    target.read_memory = lambda _, vaddr, length: data[vaddr : vaddr + length]  # type: ignore[method-assign]
+    client = Client(target)
+    for length in (100, MAX_PAYLOAD // 2 - 8, MAX_PAYLOAD):
+        answer = client.ask(b"x0,%x" % length)[1:]
+        assert data.startswith(answer)
+        if len(answer) < length:
+            assert len(escape(answer)) <= MAX_PAYLOAD - 16 < len(escape(data[: len(answer) + 1]))

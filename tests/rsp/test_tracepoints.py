@@ -1,10 +1,12 @@
 """Tracepoint packets, bytes in and bytes out, as gdb 13.1 sends them; and a target seen through a trace frame."""
 
 import pytest
-from rsp_client import Client
+from rsp_client import Client, payloads
 from rsp_fake import DATA, KERNEL, STACK, TEXT, FakeTracepoints, TracingTarget
 
 from xdbg.rsp import registers
+from xdbg.rsp.connection import Connection
+from xdbg.rsp.framing import frame
 from xdbg.rsp.target import TargetError
 from xdbg.rsp.threadid import Thread
 from xdbg.rsp.tracepoints import (
@@ -257,6 +259,24 @@ def test_a_selected_frame_is_one_clients_view(client: Client, target: TracingTar
     client.ask(b"QTFrame:0")
     assert other.ask(b"p10") == RIP
     assert client.ask(b"p10") != RIP
+
+
+def test_an_observer_looks_at_frames_and_defines_nothing(target: TracingTarget, tracepoints: FakeTracepoints) -> None:
+    connection = Connection(target, observing=True)
+
+    def ask(payload: bytes) -> bytes:
+        connection.receive(frame(payload))
+        (reply,) = payloads(connection.data_to_send().lstrip(b"+"))
+        return reply
+
+    for changing, _ in REQUESTS:
+        assert ask(changing) == b"E01", changing
+    assert tracepoints.told == []
+    assert ask(b"qTStatus").startswith(b"T0;")
+    assert ask(b"qTfP") == b"l"
+    assert ask(b"QTFrame:0") == b"F0T7"
+    assert ask(b"m%x,2" % DATA) == b"0001"
+    assert ask(b"qTBuffer:0,2") == b"0001"
 
 
 def test_a_frame_as_a_target_has_what_was_collected_and_the_threads_of_the_target(client: Client) -> None:

@@ -13,6 +13,7 @@ _COMMANDS = {
     "run": "run a domain to its end",
     "serve": "wait for gdb before the domain's first instruction",
     "debug": "serve, and start gdb attached to it",
+    "replay-packets": "replay a packet log, and compare the answers",
     "gdb-commands": "where the script with gdb's xen commands is",
     "trace": "run, and dump the way of every trap, hypercall and event",
 }

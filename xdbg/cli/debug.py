@@ -8,13 +8,24 @@ import click
 
 from xdbg.session.console import Terminal
 from xdbg.session.gdb_child import debug_with_child
+from xdbg.session.launch import Launch
 
-from .options import UsageFailure, domain_options, ended_by_limits, launch_domain, limit_options, limits_of
+from .options import (
+    UsageFailure,
+    domain_options,
+    ended_by_limits,
+    launch_domain,
+    limit_options,
+    limits_of,
+    log_options,
+    packet_log,
+)
 
 
 @click.command("debug")
 @domain_options
 @limit_options
+@log_options
 @click.option("--gdb-program", default="gdb", show_default=True, help="The gdb to start.")
 @click.argument("gdb_args", nargs=-1, type=click.UNPROCESSED)
 def command(
@@ -24,8 +35,11 @@ def command(
     memory: int,
     max_instructions: int | None,
     timeout: float | None,
+    log_path: Path | None,
     gdb_program: str,
     gdb_args: tuple[str, ...],
+    *,
+    overwrite: bool,
 ) -> None:
     """Serve the domain of KERNEL and start gdb attached to it; GDB_ARGS (after --) are gdb's.
 
@@ -41,5 +55,6 @@ def command(
             program,
             gdb_args,
             limits_of(max_instructions, timeout),
+            packet_log(log_path, Launch(kernel, modules, append, memory), overwrite=overwrite),
         )
     sys.exit(status)

@@ -13,6 +13,7 @@ from xdbg.debug.core_file import CoreFileError
 from xdbg.session.core_files import save_core
 from xdbg.session.launch import MIB, Launch, Launched, LaunchError, launch
 from xdbg.session.limits import LimitReached, Limits
+from xdbg.session.packet_log import PacketLog, PacketLogError
 from xdbg.session.run import Outcome
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -75,6 +76,34 @@ def limit_options(command: F) -> F:
     ):
         command = decorate(command)
     return command
+
+
+def log_options(command: F) -> F:
+    """Options of a packet log; the command gets it by `packet_log`."""
+    for decorate in reversed(
+        (
+            click.option(
+                "--packet-log",
+                "log_path",
+                type=click.Path(path_type=Path, dir_okay=False),
+                metavar="FILE",
+                help="Write all packets to a new FILE, which `xdbg replay-packets` takes.",
+            ),
+            click.option("--overwrite", is_flag=True, help="FILE may exist already, and is replaced."),
+        )
+    ):
+        command = decorate(command)
+    return command
+
+
+def packet_log(path: Path | None, launch: Launch, *, overwrite: bool) -> PacketLog | None:
+    """The log that the options ask for; a mistake ends the command with one line."""
+    if path is None:
+        return None
+    try:
+        return PacketLog.create(path, launch, lambda text: click.echo(f"xdbg: {text}", err=True), overwrite=overwrite)
+    except (PacketLogError, LaunchError) as error:
+        raise UsageFailure(str(error)) from error
 
 
 def core_option(command: F) -> F:

@@ -7,15 +7,26 @@ from pathlib import Path
 import click
 
 from xdbg.session.console import Terminal
+from xdbg.session.launch import Launch
 from xdbg.session.listener import DEFAULT_ADDRESS, Address, AddressError, Listener, StdioChannel, parse_address
 from xdbg.session.server import Server, end_on_signals
 
-from .options import UsageFailure, domain_options, ended_by_limits, launch_domain, limit_options, limits_of
+from .options import (
+    UsageFailure,
+    domain_options,
+    ended_by_limits,
+    launch_domain,
+    limit_options,
+    limits_of,
+    log_options,
+    packet_log,
+)
 
 
 @click.command("serve")
 @domain_options
 @limit_options
+@log_options
 @click.option(
     "--gdb",
     "address",
@@ -37,13 +48,17 @@ def command(
     memory: int,
     max_instructions: int | None,
     timeout: float | None,
+    log_path: Path | None,
     address: str,
     dump_dir: Path | None,
+    *,
+    overwrite: bool,
 ) -> None:
     """Serve the domain of KERNEL to gdb, stopped before its first instruction.
 
-    When gdb has gone it can come again; gdb -x "$(xdbg gdb-commands)" has the xen commands in it. Ctrl-C ends the
-    server. With stdio, the console goes to stderr.
+    When gdb has gone it can come again. While one debugs, further ones may connect to observe: they read all and change
+    nothing. gdb -x "$(xdbg gdb-commands)" has the xen commands in it. Ctrl-C ends the server. With stdio, the console
+    goes to stderr.
     """
     try:
         where = parse_address(address)
@@ -64,6 +79,7 @@ def command(
             channel=channel,
             announce=lambda text: click.echo(f"xdbg: {text}", err=True),
             limits=limits_of(max_instructions, timeout),
+            log=packet_log(log_path, Launch(kernel, modules, append, memory), overwrite=overwrite),
             dump_directory=dump_dir,
         )
         stack.callback(server.close)

@@ -5,12 +5,14 @@ Addresses of the upper half are looked up in the first; those of the lower half 
 they are not mapped there. Permissions don't matter to a debugger. Accessed and dirty bits are left alone.
 """
 
+from array import array
 from dataclasses import dataclass
 from errno import EACCES, EFAULT
 from typing import Final
 
 from xdbg.abi.frames import Maddr, Vaddr
 from xdbg.abi.x86 import HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START
+from xdbg.machine.clock import NOT_MAPPED, translate_pages
 from xdbg.machine.paging import NotMappedError, Translation, read_virtual, walk, write_virtual
 from xdbg.machine.ram import Ram
 from xdbg.rsp.target import TargetError
@@ -43,6 +45,20 @@ class AddressSpace:
             except NotMappedError:
                 continue
         return walk(self.ram, last, Vaddr(vaddr))
+
+    def frames(self, pages: "array[int]") -> "array[int]":
+        """Where pages are in RAM, given by the addresses of their first bytes; `NOT_MAPPED` for those that are not."""
+        found = pages[:]
+        translate_pages(self.ram, self.kernel_cr3, found)
+        if self.user_cr3 is None or self.user_cr3 == self.kernel_cr3:
+            return found
+        lower = [at for at, page in enumerate(pages) if page < KERNEL_HALF]
+        users = array("Q", [pages[at] for at in lower])
+        translate_pages(self.ram, self.user_cr3, users)
+        for at, frame in zip(lower, users, strict=True):
+            if frame != NOT_MAPPED:
+                found[at] = frame
+        return found
 
     def read(self, vaddr: int, length: int) -> bytes:
         """`length` bytes, or as many as are readable in one piece. TargetError(EFAULT) when there is not one."""

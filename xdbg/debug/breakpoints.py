@@ -137,6 +137,10 @@ class Breakpoints:
             self._internal[purpose] = new
             self._changed = True
 
+    def is_internal(self, vaddr: int) -> bool:
+        """Whether run control has a stop point of its own at an address."""
+        return any(place == vaddr for points in self._internal.values() for place, _, _ in points)
+
     def pids_at(self, vaddr: int) -> Iterable[int]:
         """The inferiors that have a breakpoint at an address, in the order in which they set it."""
         return tuple(self._kinds.get(Vaddr(vaddr), ()))

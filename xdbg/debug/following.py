@@ -18,9 +18,9 @@ from xdbg.abi.hypercalls import Hypercall
 from xdbg.abi.x86 import Vector
 from xdbg.machine.exits import ExceptionExit, Exit, SyscallExit, WatchExit
 from xdbg.machine.paging import NotMappedError, walk
-from xdbg.machine.registers import RAX, RDI, RSI
+from xdbg.machine.registers import RAX
 from xdbg.machine.stoppoints import Watch
-from xdbg.rsp.replies import ExitReply, StopEvent, StopReply
+from xdbg.rsp.replies import ExitReply, SignalledReply, StopEvent, StopReply
 from xdbg.rsp.threadid import Thread
 from xdbg.xen.vcpu import Vcpu
 
@@ -30,6 +30,9 @@ from .inferiors import Inferiors
 from .observers import Observers, StoreLog
 from .stops import Stops
 from .watchpoints import Watchpoints
+
+Ending = tuple[int, int]
+"""How a process ends: its status, and the signal that ends it by Linux's number, or 0."""
 
 _INT3: Final = b"\xcc"
 _REMAPPING: Final = frozenset(
@@ -67,10 +70,10 @@ class Following:
         self.conditional: Callable[[Vcpu, Sequence[int]], StopReply | None] | None = None
         """Who is told of accesses that conditional watches are for."""
         self._tables: dict[int, tuple[int, int | None]] = {}
-        self._ended: dict[int, int] = {}
-        """Processes that have ended without gdb having been told, and their status."""
-        self._statuses: dict[int, int] = {}
-        """What attached processes are ending with: their kernel may not keep it until they are looked at."""
+        self._ended: dict[int, Ending] = {}
+        """Processes that have ended without gdb having been told, and how."""
+        self._ending: dict[int, Ending] = {}
+        """How attached processes are ending: their kernel may not keep it until they are looked at."""
         self._has_handled = False
         """The guest has been in its kernel since the processes were looked at."""
         self.stored_by_xen = False
@@ -91,8 +94,6 @@ class Following:
 
     def install_breakpoints(self, *, moved: bool = False) -> None:
         """Bring the CPU's stop points in line; `moved`: page tables have changed."""
-        place = self._inferiors.profile.exit_function if self._inferiors.has_processes else None
-        self._breakpoints.set_internal("exits", () if place is None else ((place, None),))
         self._breakpoints.install(self._hv.cpu.stop_points, self._inferiors.placements, moved=moved)
 
     def forget(self) -> None:
@@ -101,7 +102,7 @@ class Following:
         self._watchpoints.clear()
         self._planted.clear()
         self._ended.clear()
-        self._statuses.clear()
+        self._ending.clear()
         self.withdraw()
 
     def withdraw(self) -> None:
@@ -130,7 +131,7 @@ class Following:
         self._hv.handle(vcpu, came)
         self._has_handled = True
         tables = _tables(vcpu)
-        if tables != self._tables.get(vcpu.vcpu_id) or self._statuses:
+        if tables != self._tables.get(vcpu.vcpu_id) or self._ending:
             self._tables[vcpu.vcpu_id] = tables
             if self._inferiors.has_processes:
                 self._look_at_processes()
@@ -191,22 +192,16 @@ class Following:
             cpu.rip = behind
         return stop
 
-    def note_exit(self, vaddr: Vaddr) -> None:
-        """A stop point has been reached. If a process ends there, its status is in the arguments."""
-        profile = self._inferiors.profile
-        if vaddr != profile.exit_function:
-            return
-        gpr = self._hv.cpu.gpr
-        ending = profile.exiting((gpr[RDI], gpr[RSI]))
-        if ending is not None and ending[0] in self._inferiors.process_ids():
-            self._statuses[ending[0]] = ending[1]
+    def note_ending(self, pid: int, ending: Ending) -> None:
+        """An attached process is about to end."""
+        self._ending[pid] = ending
 
-    def ended(self) -> ExitReply | None:
+    def ended(self) -> ExitReply | SignalledReply | None:
         """The end of a process that gdb has not been told of and wants to know of now."""
-        for pid, status in self._ended.items():
+        for pid, ending in self._ended.items():
             if self._stops.asked_for(Thread(pid, pid)):
                 del self._ended[pid]
-                return self._stops.exited(pid, status)
+                return self._stops.exited(pid, *ending)
         return None
 
     @property
@@ -237,11 +232,12 @@ class Following:
     def _look_at_processes(self) -> None:
         """Page tables of processes may be other ones, and processes may have ended."""
         self._has_handled = False
-        for pid, status in self._inferiors.refresh():
+        for process in self._inferiors.refresh():
+            pid = process.pid
             self._inferiors.detach(pid)
             self._breakpoints.forget(pid)
             self._watchpoints.forget(pid)
-            self._ended[pid] = self._statuses.pop(pid, status)
+            self._ended[pid] = self._ending.pop(pid, (process.exit_status or 0, process.exit_signal))
 
 
 def _tables(vcpu: Vcpu) -> tuple[int, int | None]:

@@ -27,6 +27,7 @@ from xdbg.xen.vcpu import Vcpu
 
 from .address_space import KERNEL_HALF, AddressSpace
 from .conditions import Placement
+from .process_registers import completed, entering, set_gpr
 from .registers import Registers, expedited
 from .vcpu_registers import expedited_of_vcpu, read_system, read_vcpu, rip_of, write_system, write_vcpu
 
@@ -50,6 +51,8 @@ class Inferiors:
     """Processes by pid, as they were when last looked at; page tables are looked up here."""
     _fresh: set[int] = field(default_factory=set)
     """The pids of those that have been looked at since the guest last ran."""
+    returned: dict[int, int] = field(default_factory=dict)
+    """Processes that stand behind a system call from which they have just returned, and its number."""
 
     # -- who there is
 
@@ -93,14 +96,10 @@ class Inferiors:
         """The guest has run, or its memory was changed: what is known of its processes may be true no more."""
         self._fresh.clear()
 
-    def refresh(self) -> list[tuple[int, int]]:
-        """Look at all attached processes anew; those that have ended, as (pid, exit status). They stay attached."""
+    def refresh(self) -> list[Process]:
+        """Look at all attached processes anew; those that have ended. They stay attached."""
         self.stale()
-        return [
-            (pid, seen.exit_status or 0)
-            for pid, seen in ((pid, self._look(pid)) for pid in list(self._attached))
-            if seen.ended
-        ]
+        return [seen for seen in [self._look(pid) for pid in list(self._attached)] if seen.ended]
 
     def _look(self, pid: int) -> Process:
         """The process as it is now; as it was, but ended, when the kernel knows it no more."""
@@ -196,6 +195,10 @@ class Inferiors:
             return vcpu.guest_table_user << 12 == process.cr3
         return vcpu.cr3 == process.cr3
 
+    def _behind(self, pid: int) -> Vcpu | None:
+        """The vcpu whose kernel works on behalf of an attached process."""
+        return next((vcpu for vcpu in self.domain.vcpus if vcpu.kernel_mode and self.is_behind(vcpu, pid)), None)
+
     def user_vcpu(self, pid: int) -> Vcpu | None:
         """The vcpu that is in user mode of an attached process."""
         return next((vcpu for vcpu in self.domain.vcpus if self.runs(vcpu, pid)), None)
@@ -265,10 +268,14 @@ class Inferiors:
         process = self.process(thread.pid)
         vcpu = self.user_vcpu(thread.pid)
         if vcpu is not None:
-            return read_vcpu(vcpu)
-        if process.registers is None:
+            registers = read_vcpu(vcpu)
+            number = self.returned.get(thread.pid)
+            return registers if number is None else replace(registers, orig_rax=number)
+        entered = entering(self.domain, self.profile, self._behind(thread.pid), thread.pid)
+        saved = process.registers if entered is None else entered.registers
+        if saved is None:
             raise TargetError(ESRCH, f"the kernel has saved no registers of process {thread.pid}")
-        return self._saved(process, process.registers)
+        return completed(self.domain, process, saved)
 
     def write_registers(self, thread: Thread, new: Registers) -> None:
         """Change what differs. TargetError."""
@@ -288,9 +295,13 @@ class Inferiors:
             # The kernel works for the process and has left its FPU state where it was.
             live = read_vcpu(working)
             write_vcpu(working, live, replace(live, fpu=fpu))
-        stores = self.profile.register_writes(
-            thread.pid, UserRegisters(new.gpr, Vaddr(new.rip), new.rflags, new.cs, new.ss, fpu=fpu)
-        )
+        wanted = UserRegisters(new.gpr, Vaddr(new.rip), new.rflags, new.cs, new.ss, fpu=fpu)
+        entered = entering(self.domain, self.profile, self._behind(thread.pid), thread.pid)
+        if entered is None:
+            stores = self.profile.register_writes(thread.pid, wanted)
+        else:
+            stores, gpr = self.profile.unsaved_writes(thread.pid, wanted, entered.kernel)
+            set_gpr(entered.vcpu, gpr)
         if changed and not stores:
             raise TargetError(ESRCH, f"the registers of process {thread.pid} can't be changed now")
         space = self.space(thread)
@@ -323,34 +334,14 @@ class Inferiors:
             process = self.process(thread.pid)
         except TargetError:
             return {}
-        saved = process.registers
+        entered = entering(self.domain, self.profile, self._behind(thread.pid), thread.pid)
+        saved = process.registers if entered is None else entered.registers
         return {} if saved is None else expedited(saved.rip, saved.gpr[RSP], saved.gpr[RBP])
 
     def rip(self, thread: Thread) -> int:
         """Where a thread is. TargetError(ESRCH)."""
         vcpu = self.vcpu(thread) if thread.pid == KERNEL_PID else self.user_vcpu(thread.pid)
         return rip_of(vcpu) if vcpu is not None else self.read_registers(thread).rip
-
-    def _saved(self, process: Process, saved: UserRegisters) -> Registers:
-        """What the kernel saved, completed by what it leaves in the CPU while it works for the process."""
-        registers = Registers(saved.gpr, saved.rip, saved.rflags, saved.cs, saved.ss)
-        fpu, fs_base, gs_base = saved.fpu, saved.fs_base, saved.gs_base
-        if process.vcpu_id is not None and process.vcpu_id < len(self.domain.vcpus):
-            vcpu = self.domain.vcpus[process.vcpu_id]
-            live = read_vcpu(vcpu)
-            fpu = live.fpu
-            fs_base = live.fs_base if fs_base is None else fs_base
-            gs_base = (vcpu.gs_base_user if vcpu.kernel_mode else live.gs_base) if gs_base is None else gs_base
-        return Registers(
-            registers.gpr,
-            registers.rip,
-            registers.rflags,
-            registers.cs,
-            registers.ss,
-            fpu=registers.fpu if fpu is None else fpu,
-            fs_base=fs_base or 0,
-            gs_base=gs_base or 0,
-        )
 
 
 def _gone(process: Process) -> Process:

@@ -43,7 +43,7 @@ class Lingering:
             skip = self._passes is not None and self._passes == self._place(vcpu)
             count = hv.cpu.count
             if skip:
-                sources.left(vcpu)
+                sources.leaving(vcpu)
             came = hv.enter(vcpu, sources.limit(vcpu, limit), skip_stop_point=skip)
             if skip and hv.cpu.count > count:
                 self._passes = None

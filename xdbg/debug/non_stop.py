@@ -102,6 +102,7 @@ class NonStop:
         """Threads that stand still go on, those that run stop, by the actions. TargetError(ESRCH) if there are none."""
         if not self._inferiors.pids():
             raise TargetError(ESRCH, "no process is attached")
+        self._stops.resume(tuple(actions))
         for thread in self._threads():
             action = action_for(actions, thread)
             if action is None:

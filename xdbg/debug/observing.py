@@ -32,7 +32,8 @@ class ObservingTarget(DebugTarget):
     def __init__(self, debugged: DebugTarget) -> None:
         super().__init__(debugged.hv, debugged.domain, debugged.profile)
         self.clients = debugged.clients
-        self.parts.remove(self.tracing)  # a trace is the debugger's, and gdb makes do without
+        self.parts[self.parts.index(self.tracing)] = debugged.tracing
+        self.tracing = debugged.tracing
         self._debugged = debugged
         self._one_by_one = False
         self._waiting: dict[Thread, None] = {}
@@ -184,7 +185,7 @@ class ObservingTarget(DebugTarget):
             for pid in self.inferiors.pids():
                 self.inferiors.detach(pid)
                 return SignalledReply(Signal.ABRT, pid) if code in CRASHES else ExitReply(code & 0xFF, pid)
-        for pid, status in self.inferiors.refresh():
-            self.inferiors.detach(pid)
-            return ExitReply(status & 0xFF, pid)
+        for process in self.inferiors.refresh():
+            self.inferiors.detach(process.pid)
+            return ExitReply((process.exit_status or 0) & 0xFF, process.pid)
         return None

@@ -67,10 +67,7 @@ class RunControl:
     # -- the debugger's side
 
     def resume(self, actions: Sequence[ResumeAction]) -> None:
-        """Note what the threads are to do. TargetError(ESRCH) if there is no thread at all.
-
-        A signal that is to be delivered has nobody to go to, and is dropped.
-        """
+        """Note what the threads are to do. TargetError(ESRCH) if there is no thread at all."""
         if not self._inferiors.pids() and not self.following.has_ended:
             raise TargetError(ESRCH, "no process is attached")
         self.stops.resume(tuple(actions))
@@ -154,6 +151,9 @@ class RunControl:
         spun, end_ns = False, hv.now() + limit - cpu.count
         if self.following.has_ended and (ended := self.following.ended()) is not None:
             return ended
+        stop = self.sources.due()
+        if stop is not None:
+            return stop
         while not self._has_shut_down():
             # A step of a vcpu that has spun begins in the handler that ends this, not behind it.
             before = stepping.places() if stepping and not spun else ()
@@ -165,7 +165,7 @@ class RunControl:
                 return None
             if before:
                 stepping.note_upcall(vcpu, before)
-            stop: StopEvent | None = self.following.stored(vcpu)
+            stop = self.following.stored(vcpu)
             if stop is not None:
                 return stop
             if cpu.count >= limit or agent.console.full or agent.evaluations > enough:
@@ -192,8 +192,8 @@ class RunControl:
         skip = self._takes_skip(vcpu) if self._skip is not None else False
         if self.stops.holding.on and not skip:
             skip = self.stops.holding.passes((vcpu.cr3, hv.cpu.rip, hv.cpu.gpr[RSP]))
-        if skip:
-            self.sources.left(vcpu)
+        if skip and (stop := self.sources.leaving(vcpu)) is not None:
+            return stop
         count = hv.cpu.count
         came = hv.enter(vcpu, self.sources.limit(vcpu, limit), skip_stop_point=skip)
         if vcpu.domain is not self._domain:
@@ -214,7 +214,6 @@ class RunControl:
 
     def _reached(self, vcpu: Vcpu, vaddr: Vaddr) -> StopEvent | None:
         """A stop point: of a step that waits for an upcall's end, of a source, or a breakpoint of gdb."""
-        self.following.note_exit(vaddr)
         ours, done = self.stepping.returned(vcpu, vaddr)
         if ours:
             return done

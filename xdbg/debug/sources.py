@@ -12,7 +12,7 @@ A source is asked at three moments, and answers with a stop or with None:
     The guest is about to execute one of the source's own stop points (`Breakpoints.set_internal`). With a breakpoint
     of gdb at the same place both are told, one after the other.
 
-`passing`, `limit` and `ran` are for those that must see each time that a place is come by, or each instruction; they
+`limit` and `ran` are for those that must see each instruction; they
 stop nothing.
 
 The list holds only those that want to be asked, so that a source that is not in use costs nothing. Order is the order
@@ -43,6 +43,10 @@ class StopSource:
     def prepare(self) -> None:
         """The guest is about to run after a resume: stop points of its own are set here."""
 
+    def due(self) -> StopEvent | None:
+        """What happened earlier and has to be told now, as the guest is about to run after a resume."""
+        return None
+
     def before(self, vcpu: Vcpu, came: Exit) -> StopEvent | None:
         """An exit that the guest caused, before Xen handles it."""
         del vcpu, came
@@ -57,12 +61,6 @@ class StopSource:
         """A stop point was reached; it may be another's."""
         del vcpu, vaddr
         return None
-
-    def passing(self, vcpu: Vcpu, vaddr: Vaddr) -> None:
-        """The vcpu goes past a place by a step, or because it was resumed there; there may be no stop point at all.
-
-        Only if `reached` was not asked there.
-        """
 
     def limit(self, vcpu: Vcpu, limit: int) -> int:
         """The instruction count to which the vcpu may run before `ran` is called; `limit` or less."""
@@ -114,8 +112,16 @@ class Sources:
 
     def prepare(self) -> None:
         """The guest is about to run after a resume."""
-        for source in self._members:
+        for source in list(self._members):
             source.prepare()
+
+    def due(self) -> StopEvent | None:
+        """What has to be told before the guest runs."""
+        for source in self._members:
+            stop = source.due()
+            if stop is not None:
+                return stop
+        return None
 
     def clear(self) -> None:
         """The debugger has gone."""
@@ -175,12 +181,16 @@ class Sources:
                 return stop
         return None
 
-    def left(self, vcpu: Vcpu) -> None:
-        """The vcpu goes on from where it is, past a stop point there."""
-        if self._members and self._arrived != self._here(vcpu):
-            for source in self._members:
-                source.passing(vcpu, Vaddr(self._hv.cpu.rip))
-        self._arrived = None
+    def leaving(self, vcpu: Vcpu) -> StopEvent | None:
+        """The vcpu goes on from where it is, past a stop point that may be there.
+
+        It may have come here by a step, and then the sources are asked now.
+        """
+        here = Vaddr(self._hv.cpu.rip)
+        stop = self.reached(vcpu, here) if self._members and self._breakpoints.is_internal(here) else None
+        if stop is None:
+            self._arrived = None
+        return stop
 
     def stayed(self, vcpu: Vcpu) -> None:
         """It did not go on after all."""
@@ -206,6 +216,8 @@ class Sources:
             if stop is None and told is not None:
                 stop = told
                 self._explained = stop, tuple(source.explain())
+                # The guest stands where it goes on, perhaps at a breakpoint that has still to be told.
+                self.leaves_breakpoint = bool(self._breakpoints.pids_at(self._hv.cpu.rip))
         return stop
 
     def _before(self, vcpu: Vcpu, came: Exit) -> StopEvent | None:

@@ -188,7 +188,9 @@ class Stepping:
         if came is not None:
             stop = sources.handle_deferred(vcpu, came)
         else:
-            sources.left(vcpu)
+            stop = sources.leaving(vcpu)
+            if stop is not None:
+                return stop
             came = self._hv.step(vcpu)
             if isinstance(came, StepExit):
                 return self._done(vcpu, plan)

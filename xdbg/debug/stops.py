@@ -21,7 +21,7 @@ from typing import Final
 
 from xdbg.abi.sched import Shutdown
 from xdbg.rsp.replies import ExitReply, NoResumed, SignalledReply, StopEvent, StopReason, StopReply, WatchHit
-from xdbg.rsp.signals import Signal
+from xdbg.rsp.signals import Signal, from_linux
 from xdbg.rsp.target import ResumeAction, ResumeKind, action_for
 from xdbg.rsp.threadid import Thread
 from xdbg.xen.vcpu import Vcpu
@@ -70,6 +70,11 @@ class Stops:
         """Whether the actions have a thread step."""
         action = action_for(self._actions, thread)
         return action is not None and action.kind in (ResumeKind.STEP, ResumeKind.RANGE_STEP)
+
+    def signal_for(self, thread: Thread) -> int | None:
+        """The signal with which the actions resume a thread, in gdb's numbering; None: they do not resume it."""
+        action = action_for(self._actions, thread)
+        return None if action is None or action.kind is ResumeKind.STOP else action.signal
 
     def covered(self) -> list[Thread]:
         """All threads whose stops are told."""
@@ -139,9 +144,9 @@ class Stops:
         thread = self._inferiors.threads_of(pids[0])[0]
         return self.reply(Signal.TRAP, thread, self._inferiors.domain.vcpus[0])
 
-    def exited(self, pid: int, status: int) -> ExitReply:
-        """A process of the guest has ended."""
-        return ExitReply(status & 0xFF, pid)
+    def exited(self, pid: int, status: int, signal: int = 0) -> ExitReply | SignalledReply:
+        """A process of the guest has ended, by a signal (Linux's number) if that is not 0."""
+        return SignalledReply(from_linux(signal), pid) if signal else ExitReply(status & 0xFF, pid)
 
     def domain_ended(self, vcpu: Vcpu) -> StopEvent:
         """The domain has shut down. A crash is first told as a signal, while everything can still be looked at."""

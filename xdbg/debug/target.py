@@ -11,6 +11,9 @@ of the components. A protocol beyond those is implemented by a class of its own 
 `run_control`      vCont, Ctrl-C, and what stops the guest (`stops`)
 `non_stop`         the same when threads stop one by one
 `thread_events`    threads that come and go
+`events`           forks, execs, ends of processes
+`signals`          their signals, siginfo
+`syscalls`         QCatchSyscalls
 `files`            what vFile serves
 `catches`          stops at what the hypervisor does
 `monitor`          the commands behind ``monitor``
@@ -22,7 +25,7 @@ stop.
 """
 
 from collections.abc import Iterable, Sequence
-from errno import E2BIG, EINVAL, ENOENT, EPERM
+from errno import E2BIG, EINVAL, ENOENT
 from typing import Final
 
 from xdbg.abi.sched import Shutdown
@@ -54,8 +57,11 @@ from .monitor import MonitorContext, run_command
 from .non_stop import NonStop
 from .observers import Observers
 from .os_tables import OsTables
+from .process_events import ProcessEvents
 from .registers import decode, encode, read_one, with_one
 from .run_control import RunControl
+from .signals import Signals
+from .syscalls import SyscallCatches
 from .thread_events import ThreadEvents
 from .trace_control import TraceControl
 from .tracepoints.tracing import Tracing
@@ -93,6 +99,9 @@ class DebugTarget:
         self._lingering = Lingering(self.inferiors, self.agent, self.run_control.sources)
         self.non_stop = NonStop(self.inferiors, self.run_control)
         self.thread_events = ThreadEvents(self.inferiors, self.run_control.stops, self.run_control.sources)
+        self.signals = Signals(self.inferiors, self.run_control.stops, self.console)
+        self.events = ProcessEvents(self.inferiors, self.breakpoints, self.watchpoints, self.run_control, self.signals)
+        self.syscalls = SyscallCatches(self.inferiors, self.run_control)
         self._kernel = ProfileKernel(profile)
         self.describer = Describer(self._kernel, ProfileProcesses(profile))
         """Puts events and addresses into words."""
@@ -111,6 +120,9 @@ class DebugTarget:
             self.agent,
             self.non_stop,
             self.thread_events,
+            self.signals,
+            self.events,
+            self.syscalls,
             GuestMemoryRegions(self.inferiors),
             ProgramPlaces(self.inferiors),
             OsTables(self.inferiors, self.describer),
@@ -134,9 +146,20 @@ class DebugTarget:
         self.run_control.standstill()
         self.console.take()
 
+    def succeed(self, before: "DebugTarget") -> None:
+        """In place of another target under the same client, `connected`: what that has set once for all holds here."""
+        self.non_stop.set_non_stop(before.non_stop.on)
+        self.thread_events.report_threads(before.thread_events.reports_threads)
+        self.events.succeed(before.events)
+        self.signals.succeed(before.signals)
+        for catch in before.catches:
+            self.catches.add(catch.request, temporary=catch.temporary)
+
     def disconnected(self) -> None:
         """The client has gone: nothing of it stays behind but a trace and commands of breakpoints that are to go on."""
-        # First of all: as long as a process is attached, run control has a stop point for its end.
+        self.events.clear()
+        self.syscalls.clear()
+        # Before run control: as long as a process is attached, it has stop points for its events.
         self.inferiors.only_kernel()
         self.non_stop.forget()
         self.catches.clear()
@@ -236,8 +259,9 @@ class DebugTarget:
     # -- Resume
 
     def resume(self, actions: Sequence[ResumeAction]) -> None:
-        """Only noted; `advance` runs."""
+        """Only noted; `advance` runs. Signals go to the guest's kernel at once."""
         (self.non_stop if self.non_stop.on else self.run_control).resume(actions)
+        self.signals.resume(self.run_control.last_stop)
 
     def interrupt(self) -> None:
         """The next `advance` stops at once."""
@@ -314,6 +338,7 @@ class DebugTarget:
     def attach(self, pid: int) -> StopReply:
         """The kernel, or a process of the guest; it stands still as everything does."""
         thread = self.inferiors.attach(pid)
+        self.events.watch()
         registers = self.inferiors.expedited(thread)
         stop = StopReply(Signal.TRAP, thread, (), registers, self.domain.vcpus[0].vcpu_id)
         self.run_control.last_stop = stop
@@ -321,6 +346,8 @@ class DebugTarget:
 
     def detach(self, pid: int) -> None:
         """Its break and watch points go too."""
+        self.events.release(pid)
+        self.syscalls.release(pid)
         self.breakpoints.forget(pid)
         self.watchpoints.forget(pid)
         self.inferiors.detach(pid)
@@ -328,8 +355,10 @@ class DebugTarget:
         self.run_control.following.withdraw()
 
     def kill(self, pid: int) -> None:
-        """The kernel's end is the domain's. A process can't be ended from outside of its kernel: TargetError(EPERM)."""
-        if pid != KERNEL_PID:
-            raise TargetError(EPERM, "only the guest's kernel can end a process; kill it from within the guest")
-        self.hv.shutdown_domain(self.domain, Shutdown.POWEROFF, "killed by the debugger")
+        """The kernel's end is the domain's. A process ends when its kernel runs again. TargetError if it can't."""
+        if pid == KERNEL_PID:
+            self.hv.shutdown_domain(self.domain, Shutdown.POWEROFF, "killed by the debugger")
+        else:
+            self.inferiors.process(pid)
+            self.signals.kill(pid)
         self.detach(pid)

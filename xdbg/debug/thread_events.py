@@ -40,6 +40,11 @@ class ThreadEvents(StopSource):
         self._every = on
         self._join()
 
+    @property
+    def reports_threads(self) -> bool:
+        """What `report_threads` was last told."""
+        return self._every
+
     def set_thread_options(self, options: Mapping[Thread, ThreadOptions]) -> None:
         """Events of single threads."""
         self._options |= options

@@ -51,6 +51,11 @@ def rsp_of(vcpu: Vcpu) -> int:
     return vcpu.domain.hv.cpu.gpr[RSP] if vcpu.context is None else vcpu.context.gpr["rsp"]
 
 
+def gpr_of(vcpu: Vcpu) -> tuple[int, ...]:
+    """Its general registers, in the machine's order."""
+    return tuple(vcpu.domain.hv.cpu.gpr) if vcpu.context is None else read_vcpu(vcpu).gpr
+
+
 def expedited_of_vcpu(vcpu: Vcpu) -> dict[int, bytes]:
     """What a stop reply sends along."""
     if vcpu.context is None:
@@ -78,21 +83,27 @@ def _in_cpu(vcpu: Vcpu) -> Iterator[Cpu]:
 
 def read_vcpu(vcpu: Vcpu) -> Registers:
     """All registers of the `g` block."""
+    if vcpu.context is None:
+        return _read_cpu(vcpu.domain.hv.cpu)
     with _in_cpu(vcpu) as cpu:
-        return Registers(
-            tuple(cpu.gpr),
-            cpu.rip,
-            cpu.rflags,
-            cpu.cs,
-            cpu.ss,
-            cpu.ds,
-            cpu.es,
-            cpu.fs,
-            cpu.gs,
-            cpu.read_fpu(),
-            fs_base=cpu.fs_base,
-            gs_base=cpu.gs_base,
-        )
+        return _read_cpu(cpu)
+
+
+def _read_cpu(cpu: Cpu) -> Registers:
+    return Registers(
+        tuple(cpu.gpr),
+        cpu.rip,
+        cpu.rflags,
+        cpu.cs,
+        cpu.ss,
+        cpu.ds,
+        cpu.es,
+        cpu.fs,
+        cpu.gs,
+        cpu.read_fpu(),
+        fs_base=cpu.fs_base,
+        gs_base=cpu.gs_base,
+    )
 
 
 def write_vcpu(vcpu: Vcpu, old: Registers, new: Registers) -> None:

@@ -9,12 +9,13 @@ A hit is told as gdb expects it: the kind that was asked for, and the address of
 range, not where the access began.
 """
 
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from xdbg.abi.frames import PAGE_MASK, PAGE_SIZE, Maddr
-from xdbg.machine.paging import NotMappedError
+from xdbg.machine.clock import NOT_MAPPED
 from xdbg.machine.stoppoints import Access, Watch
 from xdbg.rsp.replies import WatchHit
 from xdbg.rsp.target import WatchKind
@@ -56,21 +57,37 @@ class Watchpoints:
     _numbers: dict[Watchpoint, int] = field(default_factory=dict)
     """Each with a number, which its pieces carry as `Watch.owner`."""
     _by_number: dict[int, Watchpoint] = field(default_factory=dict)
+    """Those and the ones that have been removed since the last `follow`: most of them come back before the next."""
+    _removed: dict[Watchpoint, int] = field(default_factory=dict)
     _pieces: dict[Watch, int] = field(default_factory=dict)
     """What is installed, and the virtual address of each piece's first byte."""
     _next_number: int = 1
+    _first_new: int = 1
+    """The lowest number that `follow` has not seen."""
+    _followed: list[tuple[Watchpoint, int]] = field(default_factory=list)
+    """The points that the last `follow` found; `_pages` and `_frames`: by pid, their pages and where those were."""
+    _pages: "dict[int, array[int]]" = field(default_factory=dict)
+    _frames: "dict[int, array[int] | None]" = field(default_factory=dict)
 
     def insert(self, point: Watchpoint) -> None:
         """Idempotent."""
-        if point not in self._numbers:
-            self._numbers[point] = self._next_number
-            self._by_number[self._next_number] = point
+        if point in self._numbers:
+            return
+        number = self._removed.pop(point, None)
+        if number is None:
+            number = self._next_number
             self._next_number += 1
+            self._by_number[number] = point
+        self._numbers[point] = number
 
     def remove(self, point: Watchpoint) -> None:
         """No error when there is none."""
         number = self._numbers.pop(point, None)
-        if number is not None:
+        if number is None:
+            return
+        if number < self._first_new:
+            self._removed[point] = number
+        else:
             del self._by_number[number]
 
     def forget(self, pid: int) -> None:
@@ -80,8 +97,8 @@ class Watchpoints:
 
     def clear(self) -> None:
         """Remove everything."""
-        self._numbers.clear()
-        self._by_number.clear()
+        for point in list(self._numbers):
+            self.remove(point)
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -92,17 +109,32 @@ class Watchpoints:
 
     def follow(self, watches: WatchSet, space_of: Callable[[int], AddressSpace | None]) -> None:
         """Bring the CPU's watches in line with watch points and page tables. `space_of(pid)`: None if it has gone."""
-        wanted: dict[Watch, int] = {}
-        frames: dict[tuple[int, int], Maddr | None] = {}
-        spaces: dict[int, AddressSpace | None] = {}
-        for point, number in self._numbers.items():
-            if point.pid not in spaces:
-                spaces[point.pid] = space_of(point.pid)
-            space = spaces[point.pid]
-            if space is not None:
-                wanted.update(_pieces(point, number, space, frames))
-        if wanted == self._pieces:
+        now = list(self._numbers.items())
+        same = now == self._followed
+        if not same:
+            self._followed = now
+            self._first_new = self._next_number
+            self._pages = _pages(self._numbers)
+            for number in self._removed.values():
+                del self._by_number[number]
+            self._removed.clear()
+        frames: dict[int, array[int] | None] = {}
+        for pid, pages in self._pages.items():
+            space = space_of(pid)
+            frames[pid] = None if space is None else space.frames(pages)
+        if same and frames == self._frames:
             return
+        self._frames = frames
+        wanted: dict[Watch, int] = {}
+        where = {
+            (pid, page): frame
+            for pid, found in frames.items()
+            if found is not None
+            for page, frame in zip(self._pages[pid], found, strict=True)
+            if frame != NOT_MAPPED
+        }
+        for point, number in now:
+            wanted.update(_pieces(point, number, where))
         for watch in [watch for watch in self._pieces if watch not in wanted]:
             watches.remove(watch)
         for watch in wanted:
@@ -144,21 +176,29 @@ class Watchpoints:
                 yield watch, point
 
 
-def _pieces(
-    point: Watchpoint, number: int, space: AddressSpace, frames: dict[tuple[int, int], Maddr | None]
-) -> dict[Watch, int]:
-    """A watch for each run of consecutive machine addresses behind a range. `frames` remembers pages looked up."""
-    pieces: dict[Watch, int] = {}
+def _pages(points: Iterable[Watchpoint]) -> "dict[int, array[int]]":
+    """The pages that the points of each inferior touch, each once."""
+    pages: dict[int, dict[int, None]] = {}
+    for point in points:
+        of_pid = pages.setdefault(point.pid, {})
+        end = point.vaddr + point.length
+        for page in range(point.vaddr & ~PAGE_MASK, end, PAGE_SIZE):
+            of_pid[page] = None
+    return {pid: array("Q", of_pid) for pid, of_pid in pages.items()}
+
+
+def _pieces(point: Watchpoint, number: int, frames: dict[tuple[int, int], int]) -> dict[Watch, int]:
+    """A watch for each run of consecutive machine addresses behind a range. `frames` has those of mapped pages."""
     access = ACCESS[point.kind]
     vaddr, left = point.vaddr, point.length
+    if left <= PAGE_SIZE - (vaddr & PAGE_MASK):
+        frame = frames.get((point.pid, vaddr & ~PAGE_MASK))
+        return {} if frame is None else {Watch(Maddr(frame + (vaddr & PAGE_MASK)), left, access, number): vaddr}
+    pieces: dict[Watch, int] = {}
     begin_vaddr, begin, length = 0, 0, 0
     while left > 0:
         part = min(left, PAGE_SIZE - (vaddr & PAGE_MASK))
-        page = vaddr & ~PAGE_MASK
-        key = (point.pid, page)
-        if key not in frames:
-            frames[key] = _frame(space, page)
-        frame = frames[key]
+        frame = frames.get((point.pid, vaddr & ~PAGE_MASK))
         if frame is not None and length and frame + (vaddr & PAGE_MASK) == begin + length:
             length += part
         else:
@@ -172,12 +212,3 @@ def _pieces(
     if length:
         pieces[Watch(Maddr(begin), length, access, number)] = begin_vaddr
     return pieces
-
-
-def _frame(space: AddressSpace, page: int) -> Maddr | None:
-    try:
-        found = space.translate(page)
-    except NotMappedError:
-        return None
-    maddr = found.maddr & ~PAGE_MASK
-    return Maddr(maddr) if maddr < space.ram.size else None

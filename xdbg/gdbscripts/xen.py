@@ -1,6 +1,7 @@
 """gdb's `xen` commands, for a domain that xdbg serves. Loaded by gdb: `source PATH`, or `gdb -x PATH`.
 
-They put together what takes several of gdb's own commands, and give names to those behind ``monitor``. Works in gdb 12
+They put together what takes several of gdb's own commands, and give names to those behind ``monitor``; and two settings
+suit a machine whose processes run and stop together. Works in gdb 12
 and later. A process of the guest is named by its pid, or by its program's name as long as only one process has it.
 """
 
@@ -234,7 +235,8 @@ class Restart(Command):
     """Start the domain anew, and stop before its first instruction.
     Usage: xen restart [COMMAND LINE]
 
-    Processes are let go of first. Breakpoints stay; a new command line for the kernel stays for later starts.
+    Processes are let go of first. gdb's break and watch points stay, and what `xen catch` set; what `xen watch` set does not. A
+    command line for the kernel stays for later starts.
     """
 
     name = "restart"
@@ -337,11 +339,20 @@ class Catch(Behind):
     """Stop at what the guest does with Xen: hypercalls, traps, upcalls, a crash.
     Usage: xen catch [hypercall NAME | trap VECTOR | upcall PORT | crash]
 
-    `monitor help catch` has all forms.
+    Without an argument the catches are listed; `monitor help catch` has all forms.
     """
 
     name = "catch"
     words = ("hypercall", "trap", "upcall", "crash")
+
+
+class Uncatch(Behind):
+    """Take away what `xen catch` made.
+    Usage: xen uncatch N|all
+    """
+
+    name = "uncatch"
+    words = ("all",)
 
 
 class Why(Behind):
@@ -354,12 +365,21 @@ class Why(Behind):
 
 class Watch(Behind):
     """Watch memory, with a condition that the server evaluates.
-    Usage: xen watch ...
+    Usage: xen watch [PLACE [LENGTH] [r|w|rw] [if CONDITION]]
 
-    `monitor help watch` has all forms.
+    Without an argument the watches are listed; `monitor help watch` has more.
     """
 
     name = "watch"
+
+
+class Unwatch(Behind):
+    """Take away what `xen watch` made.
+    Usage: xen unwatch N|all
+    """
+
+    name = "unwatch"
+    words = ("all",)
 
 
 class Translate(Behind):
@@ -395,10 +415,15 @@ class Current(gdb.Function):
         return next((one.pid for one in processes() if one.on_vcpu), 0)
 
 
+# The domain runs as a whole. A gdb that believes that only one inferior was resumed keeps what it knows of the others'
+# registers and stacks, and shows a process, or calls a function in it, as it was long ago.
+for _setting in ("schedule-multiple on", "stack-cache off"):
+    gdb.execute(f"set {_setting}")
+
 Xen()
 for _command in (
     *(Attach, Detach, BreakIn, Restart, Registers, PageTable),
-    *(Ps, Trace, Catch, Why, Watch, Translate),
+    *(Ps, Trace, Catch, Uncatch, Why, Watch, Unwatch, Translate),
     Current,
 ):
     _command()

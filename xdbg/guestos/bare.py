@@ -5,6 +5,7 @@ from typing import Final
 
 from xdbg.abi.frames import Vaddr
 
+from .events import GuestEvent, KernelRegisters, SignalInfo, Signalled
 from .profile import Process, UserRegisters
 
 KERNEL_DIRECTORY: Final = "/boot/"
@@ -43,14 +44,36 @@ class BareProfile:
         return None
 
     @property
-    def exit_function(self) -> Vaddr | None:
+    def event_points(self) -> Sequence[Vaddr]:
+        """None."""
+        return ()
+
+    def event(self, vcpu: KernelRegisters) -> GuestEvent | None:
         """Unknown."""
+        del vcpu
         return None
 
-    def exiting(self, arguments: tuple[int, int]) -> tuple[int, int] | None:
+    def signal_writes(self, event: Signalled, info: SignalInfo | None) -> Sequence[tuple[Vaddr, bytes]]:
+        """Nothing can be done."""
+        del event, info
+        return ()
+
+    def send_writes(self, pid: int, info: SignalInfo) -> Sequence[tuple[Vaddr, bytes]]:
+        """Nothing can be done."""
+        del pid, info
+        return ()
+
+    def unsaved_registers(self, pid: int, vcpu: KernelRegisters) -> UserRegisters | None:
         """Unknown."""
-        del arguments
+        del pid, vcpu
         return None
+
+    def unsaved_writes(
+        self, pid: int, registers: UserRegisters, vcpu: KernelRegisters
+    ) -> tuple[Sequence[tuple[Vaddr, bytes]], dict[int, int]]:
+        """None."""
+        del pid, registers, vcpu
+        return (), {}
 
     def register_writes(self, pid: int, registers: UserRegisters) -> Sequence[tuple[Vaddr, bytes]]:
         """None."""

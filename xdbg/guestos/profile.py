@@ -11,6 +11,8 @@ from typing import Protocol
 
 from xdbg.abi.frames import Maddr, Vaddr
 
+from .events import GuestEvent, KernelRegisters, SignalInfo, Signalled
+
 
 @dataclass(frozen=True, slots=True)
 class Vma:
@@ -39,6 +41,8 @@ class UserRegisters:
     gs_base: int | None = None
     fpu: bytes | None = None
     """The 512 bytes of FXSAVE."""
+    orig_rax: int | None = None
+    """The number of the system call that the process is in; None: it is in none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,8 @@ class Process:
     ended: bool = False
     """It has no memory and no registers any more; its parent has still to ask for its status."""
     exit_status: int | None = None
+    exit_signal: int = 0
+    """What ended it, by Linux's number; 0: it ended by itself."""
 
 
 class Profile(Protocol):
@@ -99,15 +105,39 @@ class Profile(Protocol):
         ...
 
     @property
-    def exit_function(self) -> Vaddr | None:
-        """The kernel's function that ends a process; None: not known.
+    def event_points(self) -> Sequence[Vaddr]:
+        """The places of the kernel where something has just happened to a process; see `events`."""
+        ...
 
-        A kernel may forget a process in the same moment, so that nobody sees its status any more.
+    def event(self, vcpu: KernelRegisters) -> GuestEvent | None:
+        """What has happened, a vcpu being about to execute one of `event_points`; None: nothing that counts."""
+        ...
+
+    def signal_writes(self, event: Signalled, info: SignalInfo | None) -> Sequence[tuple[Vaddr, bytes]]:
+        """What to store where in the kernel's memory at that event, so that it acts upon another signal, or on none.
+
+        A process that loses its signal goes on where it was. Empty: that can't be done.
         """
         ...
 
-    def exiting(self, arguments: tuple[int, int]) -> tuple[int, int] | None:
-        """The pid and the status, from the first two arguments of a call of `exit_function`; None: of no process."""
+    def send_writes(self, pid: int, info: SignalInfo) -> Sequence[tuple[Vaddr, bytes]]:
+        """What to store so that the kernel gives a process a signal when it is about to run it the next time.
+
+        Empty: this process can't be given this signal.
+        """
+        ...
+
+    def unsaved_registers(self, pid: int, vcpu: KernelRegisters) -> UserRegisters | None:
+        """A process's registers while `vcpu` has just entered the kernel from it and has not saved all of them.
+
+        None: what the kernel saved is the truth.
+        """
+        ...
+
+    def unsaved_writes(
+        self, pid: int, registers: UserRegisters, vcpu: KernelRegisters
+    ) -> tuple[Sequence[tuple[Vaddr, bytes]], dict[int, int]]:
+        """As `register_writes` where `unsaved_registers` is not None; and which of the vcpu's gpr are to be set."""
         ...
 
     def register_writes(self, pid: int, registers: UserRegisters) -> Sequence[tuple[Vaddr, bytes]]:

@@ -2,7 +2,8 @@
 
 Only names are known here, those of guests/tasks/kernel.h; every offset comes from the kernel's debug information. A
 slot of the table whose state is TASK_FREE is empty. `current` is the task whose address space is loaded; the kernel
-idles if that task's state is not TASK_RUNNING. A task's user registers are in `regs` whenever it is not in user mode.
+idles if that task's state is not TASK_RUNNING. A task's user registers are in `regs` whenever it is not in user mode,
+but for the kernel's first instructions (see `tasks_entry`).
 """
 
 import struct
@@ -14,13 +15,15 @@ from xdbg.machine.paging import NotMappedError
 
 from .bare import BareProfile
 from .cpio import members
+from .events import GuestEvent, KernelRegisters, SignalInfo, Signalled
 from .memory import GuestMemory, read_u64
 from .profile import Process, UserRegisters, Vma
 from .structures import NoStructureError, StructLayout, Structures
 from .symbols import SymbolTable
+from .tasks_entry import GPR, TasksEntry
+from .tasks_events import TasksEvents
 
 _SYMBOLS: Final = ("tasks", "current")
-_GPR: Final = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{n}" for n in range(8, 16)))
 _TASK_FIELDS: Final = (
     "pid",
     "state",
@@ -64,13 +67,14 @@ class TasksProfile:
         }
         self._tasks = symbols.address("tasks")
         self._current = symbols.address("current")
-        self._exit = Vaddr(symbols.address("task_exit")) if "task_exit" in symbols else None
         table = symbols.get("tasks")
         assert table is not None
         missing = [name for name in _TASK_FIELDS if name not in self._task.fields]
         if missing:
             raise NoStructureError(f"struct task has no {missing[0]}")
         self._nr_tasks = min(table.size // max(self._task.size, 1), _MAX_TASKS)
+        self._events = TasksEvents(memory, symbols, structures, self._task, self._slot_of)
+        self._entry = TasksEntry(memory, symbols, structures, self._task)
 
     @classmethod
     def detect(
@@ -119,37 +123,50 @@ class TasksProfile:
 
     def current_pid(self, vcpu_id: int) -> int | None:
         """The task that `current` points at, if it runs; there is one vcpu."""
-        index = self._current_index()
-        if vcpu_id != 0 or index is None:
-            return None
-        try:
-            slot = self._memory.read_kernel(Vaddr(self._tasks + index * self._task.size), self._task.size)
-        except NotMappedError:
+        slot = self._current_slot() if vcpu_id == 0 else None
+        if slot is None:
             return None
         return self._pid(slot) if self._in_use(slot) and self._state(slot) == _RUNNING else None
 
     @property
-    def exit_function(self) -> Vaddr | None:
-        """task_exit."""
-        return self._exit
+    def event_points(self) -> Sequence[Vaddr]:
+        """The functions that are marked OBSERVED."""
+        return self._events.points
 
-    def exiting(self, arguments: tuple[int, int]) -> tuple[int, int] | None:
-        """task_exit(task, status)."""
-        task, status = arguments
-        index = self._index_of(task)
-        return None if index is None else (self._pid(self._slots()[index]), status & 0xFF)
+    def event(self, vcpu: KernelRegisters) -> GuestEvent | None:
+        """What a call of one of them means."""
+        return self._events.event(vcpu)
+
+    def signal_writes(self, event: Signalled, info: SignalInfo | None) -> Sequence[tuple[Vaddr, bytes]]:
+        """Into the structure that task_signal() was given."""
+        return self._events.change(event, info)
+
+    def send_writes(self, pid: int, info: SignalInfo) -> Sequence[tuple[Vaddr, bytes]]:
+        """Into task->pending."""
+        found = self._alive(pid)
+        return () if found is None else self._events.send(found[1], found[0], info)
+
+    def unsaved_registers(self, pid: int, vcpu: KernelRegisters) -> UserRegisters | None:
+        """In the vcpu, and on the kernel's stack, until save() has copied them into the current task."""
+        slot = self._current_slot()
+        return None if slot is None or self._pid(slot) != pid else self._entry.unsaved(slot, vcpu)
+
+    def unsaved_writes(
+        self, pid: int, registers: UserRegisters, vcpu: KernelRegisters
+    ) -> tuple[Sequence[tuple[Vaddr, bytes]], dict[int, int]]:
+        """To the same places, and into the task: save() may have copied a part."""
+        if self.unsaved_registers(pid, vcpu) is None:
+            return (), {}
+        writes, gpr = self._entry.writes(registers, vcpu)
+        return [*writes, *self.register_writes(pid, registers)], gpr
 
     def register_writes(self, pid: int, registers: UserRegisters) -> Sequence[tuple[Vaddr, bytes]]:
         """Into task->regs, and into task->fpu if the registers have that part."""
-        slots = enumerate(self._slots())
-        alive = (
-            i for i, slot in slots if self._pid(slot) == pid and self._in_use(slot) and self._state(slot) != _ZOMBIE
-        )
-        index = next(alive, None)
-        if index is None:
+        found = self._alive(pid)
+        if found is None:
             return ()
-        values = dict(zip(_GPR, registers.gpr, strict=True)) | {"rip": registers.rip, "rflags": registers.rflags}
-        at = self._tasks + index * self._task.size
+        values = dict(zip(GPR, registers.gpr, strict=True)) | {"rip": registers.rip, "rflags": registers.rflags}
+        at = found[0]
         places = self._task.fields
         writes = [(Vaddr(at + places[f"regs.{name}"].offset), struct.pack("<Q", values[name])) for name in values]
         if registers.fpu is not None and "fpu" in places:
@@ -185,6 +202,28 @@ class TasksProfile:
             return self._index_of(read_u64(self._memory, self._current))
         except NotMappedError:
             return None
+
+    def _current_slot(self) -> bytes | None:
+        try:
+            return self._slot_of(read_u64(self._memory, self._current))
+        except NotMappedError:
+            return None
+
+    def _slot_of(self, pointer: int) -> bytes | None:
+        """The task that a pointer leads to."""
+        if self._index_of(pointer) is None:
+            return None
+        try:
+            return self._memory.read_kernel(Vaddr(pointer), self._task.size)
+        except NotMappedError:
+            return None
+
+    def _alive(self, pid: int) -> tuple[Vaddr, bytes] | None:
+        """Where the task of that number is, and its bytes, unless it has ended."""
+        for index, slot in enumerate(self._slots()):
+            if self._pid(slot) == pid and self._in_use(slot) and self._state(slot) != _ZOMBIE:
+                return Vaddr(self._tasks + index * self._task.size), slot
+        return None
 
     # -- one slot
 
@@ -231,6 +270,7 @@ class TasksProfile:
             traced_by=self._pid_at(slots, task.value(slot, "tracer")),
             ended=ended,
             exit_status=task.value(slot, "exit_status", signed=True) if ended else None,
+            exit_signal=(self._optional(slot, "exit_signal") or 0) if ended else 0,
         )
 
     def _registers(self, slot: bytes) -> UserRegisters:
@@ -239,13 +279,22 @@ class TasksProfile:
 
         # The upcall mask at the time of the trap is in the upper half of the frame's cs.
         return UserRegisters(
-            gpr=tuple(reg(name) for name in _GPR),
+            gpr=tuple(reg(name) for name in GPR),
             rip=Vaddr(reg("rip")),
             rflags=reg("rflags"),
             cs=reg("cs") & 0xFFFF,
             ss=reg("ss") & 0xFFFF,
             fpu=self._task.raw(slot, "fpu") if "fpu" in self._task.fields else None,
+            orig_rax=self._orig_rax(slot),
         )
+
+    def _orig_rax(self, slot: bytes) -> int | None:
+        number = self._optional(slot, "orig_rax")
+        return None if number == (1 << 64) - 1 else number
+
+    def _optional(self, slot: bytes, name: str) -> int | None:
+        """A member that an older form of the structure lacks."""
+        return self._task.value(slot, name) if name in self._task.fields else None
 
     def _elements(self, slot: bytes, array: str, count: str) -> list[bytes]:
         """The elements in use of an array in the task that has a counter."""

@@ -33,7 +33,8 @@ bool blocks_create(struct clock *c)
     c->arena = arena == MAP_FAILED ? NULL : arena;
     c->buckets = calloc(BUCKETS, sizeof(*c->buckets));
     c->frame_has_code = calloc(c->engine.ram_size / PAGE, 1);
-    return c->arena && c->buckets && c->frame_has_code;
+    c->frame_is_watched = calloc(c->engine.ram_size / PAGE, 1);
+    return c->arena && c->buckets && c->frame_has_code && c->frame_is_watched;
 }
 
 void blocks_destroy(struct clock *c)
@@ -42,6 +43,7 @@ void blocks_destroy(struct clock *c)
         munmap(c->arena, ARENA);
     free(c->buckets);
     free(c->frame_has_code);
+    free(c->frame_is_watched);
 }
 
 /* Forget all copies and all translations. */

@@ -140,6 +140,7 @@ struct watch {
     uint64_t maddr;
     uint64_t length;
     uint64_t access; /* 1 read, 2 write */
+    uint64_t reach;  /* where the watch that goes furthest ends, of this one and all before it */
     uint64_t hit;
 };
 
@@ -199,7 +200,7 @@ struct clock {
     uint64_t nr_stop_points;
     struct stop_point *stop_points; /* sorted by vaddr */
     uint64_t nr_watches;
-    struct watch *watches;
+    struct watch *watches; /* sorted by maddr */
     uint64_t nr_predecessors;
     struct predecessor *predecessors;
     uint64_t watches_read; /* some watch is for reads: some frame is read-protected */
@@ -229,6 +230,7 @@ struct clock {
     uint64_t watch_end;
     uint64_t watch_write;
     uint8_t *frame_has_code;
+    uint8_t *frame_is_watched; /* the watches in a frame: 1 some for reads, 2 for writes; 4: it is in `predecessors` */
     struct block **buckets;
     uint8_t *arena;
     size_t arena_used;

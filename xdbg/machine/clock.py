@@ -4,6 +4,8 @@ works.
 
 import ctypes
 import importlib.machinery
+from array import array
+from collections.abc import Iterable
 from enum import IntEnum
 from functools import lru_cache
 from pathlib import Path
@@ -24,6 +26,8 @@ _INSN_IN: Final = 218
 _INSN_SYSCALL: Final = 699
 
 ANY_CR3: Final = 0xFFFF_FFFF_FFFF_FFFF
+NOT_MAPPED: Final = 0xFFFF_FFFF_FFFF_FFFF
+"""No machine address: `translate_pages` found no frame in RAM."""
 
 
 class Event(IntEnum):
@@ -67,7 +71,7 @@ class StopPointEntry(ctypes.Structure):
 class WatchEntry(ctypes.Structure):
     """struct watch."""
 
-    _fields_ = [(name, ctypes.c_uint64) for name in ("maddr", "length", "access", "hit")]
+    _fields_ = [(name, ctypes.c_uint64) for name in ("maddr", "length", "access", "reach", "hit")]
 
 
 class PredecessorEntry(ctypes.Structure):
@@ -167,6 +171,11 @@ def load_library() -> ctypes.CDLL:
                 ctypes.c_uint64,
             ]
             library.xdbg_find_predecessors.restype = ctypes.c_uint64
+            library.xdbg_index_watches.argtypes = [ctypes.c_void_p]
+            library.xdbg_translate_pages.argtypes = [
+                *(ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64),
+                *(ctypes.c_void_p, ctypes.c_uint64),
+            ]
             library.xdbg_copy_changed_pages.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64]
             library.xdbg_copy_changed_pages.restype = ctypes.c_uint64
             return library
@@ -178,17 +187,33 @@ def copy_changed_pages(destination: int, source: int, size: int) -> int:
     return int(load_library().xdbg_copy_changed_pages(destination, source, size))
 
 
-def find_predecessors(clock: Clock, frame: int) -> list[tuple[int, int]]:
-    """The frames whose pages lie right before a page of `frame`, in the address space of the clock's CR3: (maddr,
-    frame).
+def translate_pages(ram: Ram, cr3: int, pages: "array[int]") -> None:
+    """Replace each virtual address of a page by the machine address of its frame, or `NOT_MAPPED`."""
+    address, length = pages.buffer_info()
+    load_library().xdbg_translate_pages(ram.host_address, ram.size, cr3, address, length)
+
+
+def find_predecessors(clock: Clock, frames: Iterable[int], nr_frames: int) -> list[tuple[int, int]]:
+    """The pages right before pages of certain frames in the address space of the clock's CR3: (maddr, frame's maddr).
+
+    `nr_frames` is how many frames RAM has.
     """
-    capacity = 16
+    is_edge = bytearray(nr_frames)
+    for frame in frames:
+        is_edge[frame] = 1
+    marks = (ctypes.c_uint8 * nr_frames).from_buffer(is_edge)
+    capacity = 64
     while True:
         found = (PredecessorEntry * capacity)()
-        count = load_library().xdbg_find_predecessors(ctypes.addressof(clock), frame, found, capacity)
+        count = load_library().xdbg_find_predecessors(ctypes.addressof(clock), ctypes.addressof(marks), found, capacity)
         if count <= capacity:
-            return [(entry.maddr, entry.next) for entry in found[:count]]
+            return list(dict.fromkeys((entry.maddr, entry.next) for entry in found[:count]))
         capacity = count
+
+
+def index_watches(clock: Clock) -> None:
+    """Prepare the compiled part for the watches and predecessors that it has been given."""
+    load_library().xdbg_index_watches(ctypes.addressof(clock))
 
 
 def create(

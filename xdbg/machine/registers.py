@@ -119,6 +119,7 @@ class Registers:
         self._library = library
         self._clock = clock
         self._argument = ctypes.c_void_p(ctypes.addressof(clock))
+        self._fpu_image = ctypes.create_string_buffer(FXSAVE_SIZE)
         view = memoryview((ctypes.c_uint8 * _ENV_SIZE).from_address(env)).cast("B")
         self.env = view.cast("Q")
         self.env32 = view.cast("I")
@@ -195,9 +196,8 @@ class Registers:
 
     def read_fpu(self) -> bytes:
         """x87 and SSE state as the 512-byte FXSAVE image. Intel SDM vol. 1, "FXSAVE Area"."""
-        image = ctypes.create_string_buffer(FXSAVE_SIZE)
-        self._library.xdbg_read_fpu(self._argument, image)
-        return image.raw
+        self._library.xdbg_read_fpu(self._argument, self._fpu_image)
+        return self._fpu_image.raw
 
     def write_fpu(self, image: bytes) -> None:
         """Set x87 and SSE state from an FXSAVE image."""

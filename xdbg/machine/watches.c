@@ -18,31 +18,53 @@
  *
  * A store into a frame with translated code is stepped, too: the engine does not see stores made here.
  *
+ * A protected frame may have no watch at all: it lies between two that have one (watches.py). Its stores are made here and its
+ * loads let pass.
+ *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include <string.h>
 
 #include "clock.h"
 
-enum { UC_MEM_WRITE_PROT = 22, READ = 1, WRITE = 2 };
+enum { UC_MEM_WRITE_PROT = 22, READ = 1, WRITE = 2, PREDECESSOR = 4 };
+
+static uint8_t frame_flags(const struct clock *c, uint64_t maddr)
+{
+    return maddr < c->engine.ram_size ? c->frame_is_watched[maddr / PAGE] : 0;
+}
+
+/* How many watches begin before an address: those are the first in the array. */
+static uint64_t watches_before(const struct clock *c, uint64_t maddr)
+{
+    uint64_t low = 0, high = c->nr_watches;
+
+    while (low < high) {
+        uint64_t middle = (low + high) / 2;
+        if (c->watches[middle].maddr < maddr)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
 
 static bool is_watched(const struct clock *c, uint64_t maddr, uint64_t size, uint64_t access)
 {
-    for (uint64_t i = 0; i < c->nr_watches; i++) {
-        const struct watch *w = &c->watches[i];
-        if ((w->access & access) && maddr < w->maddr + w->length && w->maddr < maddr + size)
+    if (!((frame_flags(c, maddr) | frame_flags(c, maddr + size - 1)) & access))
+        return false;
+    for (uint64_t i = watches_before(c, maddr + size); i > 0 && c->watches[i - 1].reach > maddr; i--) {
+        const struct watch *w = &c->watches[i - 1];
+        if ((w->access & access) && maddr < w->maddr + w->length)
             return true;
     }
     return false;
 }
 
-/* Is the frame at this machine address held against reads? */
+/* Is the frame at this machine address held against reads for a reason? It may also lie between two that are. */
 static bool is_read_protected(const struct clock *c, uint64_t frame)
 {
-    for (uint64_t i = 0; i < c->nr_predecessors; i++)
-        if (c->predecessors[i].maddr == frame)
-            return true;
-    return is_watched(c, frame, PAGE, READ);
+    return frame_flags(c, frame) & (READ | PREDECESSOR);
 }
 
 /* A block is about to run: does it come from a frame that is held against reads? Its fetch was not one, but let them pass. */
@@ -55,10 +77,10 @@ bool is_block_read_protected(const struct clock *c, const struct block *b)
 /* Note what the stepped instruction touches. */
 static void note(struct clock *c, uint64_t maddr, uint64_t size, uint64_t access)
 {
-    for (uint64_t i = 0; i < c->nr_watches; i++) {
-        struct watch *w = &c->watches[i];
+    for (uint64_t i = watches_before(c, maddr + size); i > 0 && c->watches[i - 1].reach > maddr; i--) {
+        struct watch *w = &c->watches[i - 1];
         uint64_t first = maddr > w->maddr ? maddr : w->maddr;
-        if (!(w->access & access) || maddr >= w->maddr + w->length || w->maddr >= maddr + size)
+        if (!(w->access & access) || maddr >= w->maddr + w->length)
             continue;
         w->hit = 1;
         if (first < c->watch_first)
@@ -105,6 +127,8 @@ bool xdbg_watch_hook(void *uc, int type, uint64_t maddr, int size, int64_t value
 
     (void)uc;
     if (type != UC_MEM_WRITE_PROT) {
+        if (!is_read_protected(c, maddr))
+            return true;
         if (!c->watch_step)
             hit(c);
         note(c, maddr, (uint64_t)size, READ);
@@ -125,47 +149,62 @@ bool xdbg_watch_hook(void *uc, int type, uint64_t maddr, int size, int64_t value
     return true;
 }
 
-static const uint64_t PTE_PRESENT = 1, PTE_PSE = 1 << 7, PTE_ADDRESS = 0x000ffffffffff000;
+static const uint64_t NONE = ~(uint64_t)0, PTE_PRESENT = 1, PTE_PSE = 1 << 7, PTE_ADDRESS = 0x000ffffffffff000;
 
-/* The frame of a virtual page, or ~0. */
-static uint64_t frame_of(const struct clock *c, uint64_t vaddr)
+/* The frame of a virtual page, or ~0 if there is none in RAM. */
+static uint64_t frame_of(const uint8_t *ram, uint64_t ram_size, uint64_t cr3, uint64_t vaddr)
 {
-    uint64_t entry = c->cr3, at;
+    uint64_t entry = cr3, at;
 
+    if (vaddr >> 47 && vaddr >> 47 != 0x1ffff)
+        return NONE;
     for (int shift = 39; shift >= 12; shift -= 9) {
         at = (entry & PTE_ADDRESS) + (vaddr >> shift & 511) * 8;
-        if (at + 8 > c->engine.ram_size)
-            return ~(uint64_t)0;
-        memcpy(&entry, c->engine.ram + at, sizeof(entry));
+        if (at + 8 > ram_size)
+            return NONE;
+        memcpy(&entry, ram + at, sizeof(entry));
         if (!(entry & PTE_PRESENT))
-            return ~(uint64_t)0;
+            return NONE;
         if (shift == 12 || (shift < 39 && entry & PTE_PSE)) {
             uint64_t inside = ((uint64_t)1 << shift) - 1;
-            return PAGE_BASE((entry & PTE_ADDRESS & ~inside) | (vaddr & inside));
+            at = PAGE_BASE((entry & PTE_ADDRESS & ~inside) | (vaddr & inside));
+            return at < ram_size ? at : NONE;
         }
     }
-    return ~(uint64_t)0;
+    return NONE;
+}
+
+/* Replace the virtual addresses of `nr` pages by the machine addresses of their frames, or ~0. */
+void xdbg_translate_pages(const uint8_t *ram, uint64_t ram_size, uint64_t cr3, uint64_t *pages, uint64_t nr)
+{
+    for (uint64_t i = 0; i < nr; i++)
+        pages[i] = frame_of(ram, ram_size, cr3, pages[i]);
 }
 
 struct search {
     struct clock *c;
-    uint64_t frame;
+    const uint8_t *is_edge; /* by frame */
     struct predecessor *found;
     uint64_t capacity, nr_found;
 };
 
-static void add_predecessor(struct search *s, uint64_t vaddr)
+/* The page at `vaddr` is one of those looked for. */
+static void add_predecessor(struct search *s, uint64_t vaddr, uint64_t frame)
 {
-    uint64_t before = frame_of(s->c, vaddr - PAGE);
+    uint64_t before = frame_of(s->c->engine.ram, s->c->engine.ram_size, s->c->cr3, vaddr - PAGE);
 
-    if (before >= s->c->engine.ram_size)
+    if (before == NONE)
         return;
-    for (uint64_t i = 0; i < s->nr_found && i < s->capacity; i++)
-        if (s->found[i].maddr == before)
-            return;
     if (s->nr_found < s->capacity)
-        s->found[s->nr_found] = (struct predecessor){before, s->frame};
+        s->found[s->nr_found] = (struct predecessor){before, frame};
     s->nr_found++;
+}
+
+static void search_page(struct search *s, uint64_t vaddr, uint64_t base, uint64_t size)
+{
+    for (uint64_t at = 0; at < size && base + at < s->c->engine.ram_size; at += PAGE)
+        if (s->is_edge[(base + at) / PAGE])
+            add_predecessor(s, vaddr + at, base + at);
 }
 
 static void search_table(struct search *s, uint64_t table, int shift, uint64_t vaddr)
@@ -181,24 +220,39 @@ static void search_table(struct search *s, uint64_t table, int shift, uint64_t v
             continue;
         if (shift == 39 && i >= 256)
             here |= (uint64_t)0xffff << 48;
-        if (shift == 12 || (shift < 39 && entry & PTE_PSE)) {
-            uint64_t base = entry & PTE_ADDRESS & ~inside;
-            if (s->frame - base <= inside)
-                add_predecessor(s, here + (s->frame - base));
-        } else {
+        if (shift == 12 || (shift < 39 && entry & PTE_PSE))
+            search_page(s, here, entry & PTE_ADDRESS & ~inside, inside + 1);
+        else
             search_table(s, entry & PTE_ADDRESS, shift - 9, here);
-        }
     }
 }
 
 /*
- * The frames of all pages that lie right before a page of `frame` (a machine address) in the address space of `c->cr3`: how many
- * there are; at most `capacity` are stored.
+ * The frames of all pages that lie right before a page of a frame with a mark in `is_edge`, in the address space of `c->cr3`: how
+ * many were found, some of them more than once; at most `capacity` are stored.
  */
-uint64_t xdbg_find_predecessors(struct clock *c, uint64_t frame, struct predecessor *found, uint64_t capacity)
+uint64_t xdbg_find_predecessors(struct clock *c, const uint8_t *is_edge, struct predecessor *found, uint64_t capacity)
 {
-    struct search s = {c, frame, found, capacity, 0};
+    struct search s = {c, is_edge, found, capacity, 0};
 
     search_table(&s, c->cr3 & PTE_ADDRESS, 39, 0);
     return s.nr_found;
+}
+
+/* Note where watches reach, and which frames they and the predecessors are in. */
+void xdbg_index_watches(struct clock *c)
+{
+    uint64_t reach = 0;
+
+    memset(c->frame_is_watched, 0, c->engine.ram_size / PAGE);
+    for (uint64_t i = 0; i < c->nr_watches; i++) {
+        struct watch *w = &c->watches[i];
+        if (w->maddr + w->length > reach)
+            reach = w->maddr + w->length;
+        w->reach = reach;
+        for (uint64_t frame = w->maddr / PAGE; frame * PAGE < w->maddr + w->length; frame++)
+            c->frame_is_watched[frame] |= (uint8_t)w->access;
+    }
+    for (uint64_t i = 0; i < c->nr_predecessors; i++)
+        c->frame_is_watched[c->predecessors[i].maddr / PAGE] |= PREDECESSOR;
 }

@@ -52,7 +52,7 @@ from xdbg.rsp import (
 )
 from xdbg.rsp.client import ClientFeatures
 from xdbg.rsp.frame_view import FrameView
-from xdbg.rsp.framing import MAX_PAYLOAD, Decoder, Mark, escape, frame, notification
+from xdbg.rsp.framing import MAX_PAYLOAD, Decoder, Mark, escaped_size, frame, notification, only_packet
 from xdbg.rsp.packets.transfers import Transfer
 from xdbg.rsp.registers import RIP
 from xdbg.rsp.replies import (
@@ -67,6 +67,7 @@ from xdbg.rsp.replies import (
     ThreadExited,
     encode,
 )
+from xdbg.rsp.tap import Tap
 from xdbg.rsp.target import File, Resume, Target, TargetError, Tracepoints
 from xdbg.rsp.threadid import EVERY_THREAD, Thread, ThreadId
 from xdbg.rsp.tracepoints import TraceFrame
@@ -108,6 +109,8 @@ class Connection:
     def __init__(self, target: Target, *, observing: bool = False) -> None:
         self.target = target
         self.observing = observing
+        self.tap: Tap | None = None
+        """Who listens in."""
         self._output_limit = 0 if observing else OUTPUT_LIMIT
         self.capabilities = table.providers(target)
         self.state = State.IDLE
@@ -147,6 +150,12 @@ class Connection:
         if self.throttled and len(self._decoder) + len(data) > WAITING_LIMIT:
             self._depart(Departure.FLOODED)
             return
+        if self.state is State.IDLE and not self.throttled and not self._waiting and not len(self._decoder):
+            payload = only_packet(data)
+            if payload is not None:
+                self._acknowledge(b"+")
+                self._answer(payload)
+                return
         self._decoder.feed(data)
         self._advance()
 
@@ -244,6 +253,11 @@ class Connection:
         self.unlisted = []
         self._thread = None
         self._document = None
+        self._events.clear()
+
+    def forget_document(self) -> None:
+        """The document that is being read may have changed."""
+        self._document = None
 
     def show_stop(self, event: StopEvent) -> StopEvent:
         """Notes that the client is told of a stop: it takes the thread named there for the current one."""
@@ -305,9 +319,16 @@ class Connection:
 
     def fitting(self, data: bytes) -> bytes:
         """As much of the beginning of `data` as fits in one reply when escaped."""
-        while len(data) > self.reply_limit // 2 and len(escape(data)) > self.reply_limit:
-            data = data[: len(data) * 3 // 4]
-        return data
+        if len(data) <= self.reply_limit // 2 or escaped_size(data) <= self.reply_limit:
+            return data
+        low, high = self.reply_limit // 2, min(len(data), self.reply_limit)
+        while low < high:
+            middle = (low + high + 1) // 2
+            if escaped_size(memoryview(data)[:middle].tobytes()) <= self.reply_limit:
+                low = middle
+            else:
+                high = middle - 1
+        return data[:low]
 
     # Inside.
 
@@ -368,6 +389,8 @@ class Connection:
                         self._interrupted = self._stepped
 
     def _interrupt(self) -> None:
+        if self.tap is not None:
+            self.tap.interrupt()
         self._stepped = False
         if (resumable := self.capability(Resume)) is not None:
             resumable.interrupt()
@@ -382,6 +405,8 @@ class Connection:
             self._depart(Departure.FLOODED)
 
     def _answer(self, payload: bytes | None) -> None:
+        if self.tap is not None:
+            self.tap.request(payload)
         if payload is None:
             self._send(Error(E2BIG, f"packets have at most {MAX_PAYLOAD} bytes"))
             return
@@ -410,12 +435,18 @@ class Connection:
         self._document = None
         self._events.append(event)
         if len(self._events) == 1:
-            self._emit(notification(b"Stop:" + encode(event, self.client)))
+            stop = b"Stop:" + encode(event, self.client)
+            if self.tap is not None:
+                self.tap.reply(b"%" + stop)
+            self._emit(notification(stop))
         elif len(self._events) > _MAX_EVENTS:
             self._depart(Departure.FLOODED)
 
     def _send(self, reply: Reply) -> None:
-        packet = frame(encode(reply, self.client))
+        payload = encode(reply, self.client)
+        if self.tap is not None:
+            self.tap.reply(payload)
+        packet = frame(payload)
         if self._acknowledging:
             self._last_packet = packet
             self._last_is_waiting = True

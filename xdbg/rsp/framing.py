@@ -13,6 +13,7 @@ What is buffered never exceeds one longest packet plus what the last `feed` brou
 
 import re
 from enum import Enum
+from functools import lru_cache
 from typing import Final
 from zlib import adler32
 
@@ -57,7 +58,36 @@ def checksum(payload: bytes) -> int:
 
 def frame(payload: bytes) -> bytes:
     """The packet of a payload that is already escaped."""
+    if _REPEATED.start <= len(payload) < _REPEATED.stop:
+        return _repeated_frame(payload)
+    return _frame(payload)
+
+
+def _frame(payload: bytes) -> bytes:
     return b"$%s#%02x" % (payload, checksum(payload))
+
+
+_REPEATED: Final = range(_PIECE, 4096)
+"""Sizes of payloads that take longer to sum up than to find again: registers above all, read over and over."""
+_repeated_frame: Final = lru_cache(maxsize=64)(_frame)
+
+
+def only_packet(data: bytes) -> bytes | None:
+    """The payload, if the data is exactly one short packet without an error, as a client that waits for each answer
+    sends it; else None. It is what `Decoder` makes of the same data.
+    """
+    return _only_packet(data) if len(data) <= _SHORT else None
+
+
+_SHORT: Final = 96
+
+
+@lru_cache(maxsize=8192)
+def _only_packet(data: bytes) -> bytes | None:
+    payload = data[1:-3]
+    if data[:1] != b"$" or data[-3:-2] != b"#" or b"$" in payload or b"#" in payload:
+        return None
+    return unescape(payload) if b"%02x" % checksum(payload) == data[-2:].lower() else None
 
 
 def notification(payload: bytes) -> bytes:
@@ -72,6 +102,11 @@ def escape(data: bytes) -> bytes:
     for plain, escaped in _ESCAPES:
         data = data.replace(plain, escaped)
     return data
+
+
+def escaped_size(data: bytes) -> int:
+    """How many bytes `escape` makes of it."""
+    return len(data) + sum([data.count(byte) for byte in b"}$#*"])
 
 
 def unescape(payload: bytes) -> bytes:

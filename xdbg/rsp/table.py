@@ -24,6 +24,7 @@ from xdbg.rsp.target import (
     BreakpointConditions,
     Breakpoints,
     LoadAddresses,
+    ProcessEvents,
     Restart,
     Resume,
     Target,
@@ -116,6 +117,8 @@ _CAPABILITY_FEATURES: Final[tuple[tuple[type, str], ...]] = (
     (Resume, "no-resumed+"),
     (BreakpointConditions, "ConditionalBreakpoints+"),
     (BreakpointCommands, "BreakpointCommands+"),
+    (ProcessEvents, "fork-events+"),
+    (ProcessEvents, "exec-events+"),
 )
 
 _OPTIONAL: Final[tuple[type, ...]] = (LoadAddresses,)
@@ -173,7 +176,7 @@ def _understand(payload: bytes) -> Understood | None:
         return Understood(row, None, row.failure(EINVAL, str(error)))
 
 
-_understand_short: Final = lru_cache(maxsize=1024)(_understand)
+_understand_short: Final = lru_cache(maxsize=8192)(_understand)
 
 
 def find(payload: bytes) -> Packet | None:
@@ -199,15 +202,27 @@ def rows() -> tuple[Packet, ...]:
 
 def providers(target: Target) -> dict[type, object]:
     """Which object implements each protocol of the table: the target itself, or else the first of its parts."""
-    wanted = [row.capability for row in rows()]
-    wanted += [capability for capability, _ in _CAPABILITY_FEATURES]
-    wanted += _OPTIONAL
-    found: dict[type, object] = {}
-    for capability in dict.fromkeys(wanted):
-        for part in (target, *target.parts):
-            if isinstance(part, capability):
-                found[capability] = part
-                break
+    candidates = (target, *target.parts)
+    return {capability: candidates[place] for capability, place in _places(candidates)}
+
+
+_PLACES: Final[dict[tuple[type, ...], tuple[tuple[type, int], ...]]] = {}
+"""What `_places` has found for objects of these classes: to ask takes a millisecond, and each client asks."""
+
+
+def _places(candidates: tuple[object, ...]) -> tuple[tuple[type, int], ...]:
+    """Each protocol of the table that is implemented, and by which of the candidates."""
+    key = (*(row.capability for row in _ROWS.values()), *map(type, candidates))
+    found = _PLACES.get(key)
+    if found is None:
+        wanted = [row.capability for row in rows()]
+        wanted += [capability for capability, _ in _CAPABILITY_FEATURES]
+        wanted += _OPTIONAL
+        found = _PLACES[key] = tuple(
+            (capability, place)
+            for capability in dict.fromkeys(wanted)
+            for place in [place for place, one in enumerate(candidates) if isinstance(one, capability)][:1]
+        )
     return found
 
 

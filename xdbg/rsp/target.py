@@ -532,3 +532,47 @@ class Tracepoints(Protocol):
     def read_trace_buffer(self, offset: int, length: int) -> bytes:
         """Frames as a trace file has them, one behind the other; nothing at the end. TargetError(EINVAL) beyond it."""
         ...
+
+
+@runtime_checkable
+class ProcessEvents(Protocol):
+    """fork-events and exec-events: processes that make others, and that become another program."""
+
+    def report_process_events(self, *, fork: bool, execs: bool) -> None:
+        """What the client takes. Without `fork` a child is nobody's business, without `execs` a new program neither."""
+        ...
+
+
+@runtime_checkable
+class SignalFilter(Protocol):
+    """QPassSignals and QProgramSignals. Signals have gdb's numbers."""
+
+    def pass_signals(self, signals: frozenset[int]) -> None:
+        """Those at which processes don't stop: they just get them."""
+        ...
+
+    def program_signals(self, signals: frozenset[int]) -> None:
+        """Those that a process which is let go of still gets, if it stands at one."""
+        ...
+
+
+@runtime_checkable
+class SignalInformation(Protocol):
+    """qXfer:siginfo: the signal at which a thread stands, as a siginfo_t of Linux on x86-64."""
+
+    def read_siginfo(self, thread: Thread) -> bytes:
+        """128 bytes. TargetError if the thread does not stand at a signal."""
+        ...
+
+    def write_siginfo(self, thread: Thread, offset: int, data: bytes) -> None:
+        """Changes a part; the process gets the signal as it then is. TargetError as for reading."""
+        ...
+
+
+@runtime_checkable
+class SyscallCatching(Protocol):
+    """QCatchSyscalls."""
+
+    def catch_syscalls(self, numbers: frozenset[int] | None) -> None:
+        """Stop at the entry to and the return from these system calls; None: from all."""
+        ...

@@ -28,11 +28,13 @@ class Terminal:
             self._output.write(data)
             self._output.flush()
 
-    def poll(self, domain: Domain, timeout: float | None = 0) -> None:
-        """Give the domain what has been typed; wait up to `timeout` s for it (None: as long as it takes)."""
+    def poll(self, domain: Domain, timeout: float | None = 0) -> bytes:
+        """Give the domain what has been typed; wait up to `timeout` s for it (None: for ever). The bytes given."""
         if self.input_fd is not None and select([self.input_fd], [], [], timeout)[0]:
             data = os.read(self.input_fd, _PIECE)
             if data:
                 send_input(domain, data)
             else:
                 self.input_fd = None
+            return data
+        return b""

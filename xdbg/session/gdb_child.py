@@ -11,6 +11,7 @@ from .console import Terminal
 from .launch import Launched
 from .limits import Limits
 from .listener import Listener, parse_address
+from .packet_log import PacketLog
 from .server import Server
 
 GDB_COMMANDS = Path(__file__).resolve().parent.parent / "gdbscripts" / "xen.py"
@@ -19,7 +20,12 @@ _SIGNALLED = 128
 
 
 def debug_with_child(
-    launch: Callable[[], Launched], terminal: Terminal, program: str, arguments: Sequence[str], limits: Limits
+    launch: Callable[[], Launched],
+    terminal: Terminal,
+    program: str,
+    arguments: Sequence[str],
+    limits: Limits,
+    log: PacketLog | None = None,
 ) -> int:
     """Start gdb on our terminal, attached over a unix socket, and serve it until it ends; its exit status.
 
@@ -28,11 +34,8 @@ def debug_with_child(
     """
     with TemporaryDirectory(prefix="xdbg-") as folder:
         listener = Listener(parse_address(f"unix:{Path(folder) / 'gdb.sock'}"))
-        server = Server(launch, terminal, listener=listener, limits=limits)
-        # The domain runs as a whole. A gdb that believes that only one inferior was resumed keeps what it knows of the
-        # others' registers, and shows a process, or calls a function in it, as it was long ago.
-        settings = ["-iex", "set schedule-multiple on", "-x", str(GDB_COMMANDS)]
-        command = [program, "-q", *settings, "-ex", f"target extended-remote {listener.name}", *arguments]
+        server = Server(launch, terminal, listener=listener, limits=limits, log=log)
+        command = [program, "-q", "-x", str(GDB_COMMANDS), "-ex", f"target extended-remote {listener.name}", *arguments]
         with subprocess.Popen(command, start_new_session=False) as gdb:
             before = signal.signal(signal.SIGINT, signal.SIG_IGN)
             ended = os.pidfd_open(gdb.pid)

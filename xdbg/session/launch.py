@@ -74,6 +74,12 @@ def launch(what: Launch) -> Launched:
     return Launched(hv, domain, image, kernel.name, data, what)
 
 
+def files_of(what: Launch) -> tuple[bytes, tuple[bytes, ...]]:
+    """The kernel's file and those of its modules as they are now. Raises `LaunchError`."""
+    kernel, modules = _resolve(what)
+    return _read(kernel), tuple(_read(module) for module in modules)
+
+
 def _resolve(what: Launch) -> tuple[Path, tuple[Path, ...]]:
     """Paths of the kernel and its modules. A name without a slash is a bundled guest before it is a file."""
     guest = find_guest(what.kernel) if "/" not in what.kernel else None

@@ -17,6 +17,7 @@ from typing import Protocol
 DEFAULT_ADDRESS = "127.0.0.1:1234"
 _LOOPBACK = "127.0.0.1"
 _RECEIVE_SIZE = 1 << 18
+_BACKLOG = 8
 
 
 class AddressError(Exception):
@@ -158,7 +159,7 @@ class Listener:
                 self._socket = socket.create_server(
                     (address.host, address.port),
                     family=socket.AF_INET6 if ":" in address.host else socket.AF_INET,
-                    backlog=1,
+                    backlog=_BACKLOG,
                 )
         except OSError as error:
             where = address.path or f"{address.host}:{address.port}"
@@ -201,7 +202,7 @@ def _unix_socket(path: str) -> socket.socket:
                 raise
             Path(path).unlink()
             listening.bind(path)
-        listening.listen(1)
+        listening.listen(_BACKLOG)
     except OSError:
         listening.close()
         raise

@@ -38,9 +38,9 @@ from .gallery import Gallery, how
 from .launch import Launched
 from .limits import Budget, Limits
 from .listener import Channel, Listener
-from .restart import DomainRestart
+from .packet_log import PacketLog
 from .run import NO_LIMITS
-from .trace import ServedTrace
+from .staging import make_target
 
 SLICE = 1_000_000
 """Instructions between two looks at the descriptors."""
@@ -70,6 +70,7 @@ class Server:
         channel: Channel | None = None,
         announce: Callable[[str], None] | None = None,
         limits: Limits = NO_LIMITS,
+        log: PacketLog | None = None,
         dump_directory: Path | None = None,
     ) -> None:
         self._launch = launch
@@ -77,6 +78,7 @@ class Server:
         self._listener = listener
         self._announce = announce
         self._budget = Budget(limits)
+        self._log = log
         self._own_stream = sys.stderr
         self._core_files = CoreFiles(dump_directory if dump_directory is not None else Path())
         self._client: Client | None = None
@@ -121,7 +123,7 @@ class Server:
             self._budget.check(self._launched.hv.cpu.count)
             if not again and self._spin():
                 continue
-            watched: list[Any] = [self._wake_read, self._listener, until]
+            watched: list[Any] = [self._wake_read, until]
             full: list[Any] = []
             for client in self._clients:
                 # A client that does not take its answers is asked for no more requests.
@@ -131,6 +133,7 @@ class Server:
                     watched.append(client)
             if self._runs:
                 watched.append(self._terminal.input_fd)
+            watched.append(self._listener)  # last: who comes makes us read what others have sent
             timeouts = [self._budget.seconds_left(), self._gallery.seconds_left()]
             timeout = 0 if again else min((one for one in timeouts if one is not None), default=None)
             ready, writable, _ = select([one for one in watched if one is not None], full, [], timeout)
@@ -146,7 +149,7 @@ class Server:
                 elif one == self._wake_read:
                     os.read(self._wake_read, 64)
                 elif one == self._terminal.input_fd:
-                    self._terminal.poll(self._launched.domain)
+                    self._type()
             self._dismiss()
             if self._listener is None and self._client is None:
                 return
@@ -165,6 +168,11 @@ class Server:
         self._active = False
         return False
 
+    def _type(self) -> None:
+        typed = self._terminal.poll(self._launched.domain)
+        if typed and self._log is not None:
+            self._log.typed(typed)
+
     def _tell(self, text: str) -> None:
         if self._announce is not None:
             self._announce(text)
@@ -176,17 +184,18 @@ class Server:
 
         What was traced there is traced here, too.
         """
-        self._target.disconnected()
+        before = self._target
         self._terminal.flush(self._launched.domain)
         self._tell("the domain starts anew")
-        trace = self._target.trace
-        traced = [] if trace is None else list(trace.active)
-        if trace is not None:
-            trace.stop()
-        self._stage(launched, self._target)
+        traced = [] if before.trace is None else list(before.trace.active)
+        if before.trace is not None:
+            before.trace.stop()
+        self._stage(launched, before)
         if traced and self._target.trace is not None:
             self._target.trace.start(traced)
         self._target.connected()
+        self._target.succeed(before)
+        before.disconnected()
         return self._target
 
     def _start_over(self, former: DebugTarget | None = None) -> None:
@@ -195,10 +204,9 @@ class Server:
     def _stage(self, launched: Launched, former: DebugTarget | None) -> None:
         self._gallery.dismiss_all()
         self._launched = launched
-        self._target = DebugTarget(launched.hv, launched.domain, launched.profile())
-        self._target.parts.append(DomainRestart(self, launched, self._target.profile.kernel_path))
-        self._target.trace = ServedTrace(launched, self._target.observers, self._own_stream)
-        self._target.core_files = self._core_files
+        if self._log is not None:
+            self._log.begin(launched.hv)
+        self._target = make_target(launched, self, self._own_stream, self._core_files)
         self._target.clients = self
         if former is not None:
             self._target.inherit(former)
@@ -273,8 +281,11 @@ class Server:
             self._start_over(self._target)
         was_free = self._phase is _Phase.FREE
         self._phase = _Phase.STOPPED
+        if self._log is not None:
+            self._log.connected()
         self._target.connected()
         self._client = Client(channel, Connection(self._target))
+        self._client.connection.tap = self._log
         if was_free:
             self._gallery.note_stop(self._target.stop_status())
 
@@ -295,6 +306,8 @@ class Server:
         client.close()
         self._client = None
         departure = client.connection.departure
+        if self._log is not None and departure is not None:
+            self._log.disconnected(departure)
         detached = departure is Departure.DETACHED or not self._target.threads()
         self._target.disconnected()
         if departure is Departure.KILLED or self._launched.domain.shutdown_code is not None:

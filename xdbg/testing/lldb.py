@@ -72,7 +72,9 @@ class LldbSession:
 
     def evaluate(self, python: str) -> str:
         """The value of a Python expression over lldb's API: `lldb.frame`, `lldb.process` and so on."""
-        return self.run(f"script print({python})").strip()
+        # What lldb says of a stop by itself may stand before the value or behind it.
+        text = self.run(f"script print('<' + 'value ' + str({python}) + ' value' + '>')")
+        return text.partition("<value ")[2].partition(" value>")[0]
 
     @property
     def stop_reason(self) -> str:

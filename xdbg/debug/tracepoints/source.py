@@ -120,10 +120,6 @@ class TraceSource(StopSource):
                 self._walks.append(_Walk(tracepoint, vcpu, user_cr3, steps, vaddr, count))
         self._end_if_ended()
 
-    def passing(self, vcpu: Vcpu, vaddr: Vaddr) -> None:
-        """A step, or a resume, goes past a place where there may be a tracepoint."""
-        self.reached(vcpu, vaddr)
-
     def limit(self, vcpu: Vcpu, limit: int) -> int:
         """One instruction at a time while steps are due."""
         if self._walks and any(walk.is_on(vcpu) for walk in self._walks):

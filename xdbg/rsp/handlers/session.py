@@ -11,7 +11,7 @@ from xdbg.rsp import table
 from xdbg.rsp.packets.session import Anything, Bare, OptionalProcess, Process, Supported
 from xdbg.rsp.replies import Empty, Ok, Reply, Text
 from xdbg.rsp.table import packet
-from xdbg.rsp.target import NonStop, Processes, Target
+from xdbg.rsp.target import NonStop, Processes, ProcessEvents, Target
 
 if TYPE_CHECKING:
     from xdbg.rsp.connection import Connection
@@ -22,6 +22,9 @@ def supported(conn: Connection, target: Target, request: Supported) -> Reply:
     """Both sides say what they can do."""
     del target
     conn.client = request.client
+    events = conn.capability(ProcessEvents)
+    if events is not None and not conn.observing:
+        events.report_process_events(fork=request.client.fork_events, execs=request.client.exec_events)
     features = table.supported_features(conn.capabilities, request.client, observing=conn.observing)
     return Text(";".join(features).encode())
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from xdbg.rsp.connection import Connection
 
 
-@packet(b"QTFrame:", SelectFrame, Tracepoints)
+@packet(b"QTFrame:", SelectFrame, Tracepoints, observing=True)
 def select_frame(conn: Connection, target: Tracepoints, request: SelectFrame) -> Reply:
     """Selects a trace frame: registers and memory are its from now on. ``F-1``: there is none, nothing changes."""
     if request.search is None:
@@ -34,7 +34,7 @@ def select_frame(conn: Connection, target: Tracepoints, request: SelectFrame) ->
     return Text(b"F%xT%x" % (frame.number, frame.tracepoint))
 
 
-@packet(b"qTBuffer:", ReadTraceBuffer, Tracepoints)
+@packet(b"qTBuffer:", ReadTraceBuffer, Tracepoints, observing=True)
 def read_trace_buffer(conn: Connection, target: Tracepoints, request: ReadTraceBuffer) -> Reply:
     """A piece of the buffer as it stands in a trace file; ``l`` at its end."""
     del conn
@@ -42,7 +42,7 @@ def read_trace_buffer(conn: Connection, target: Tracepoints, request: ReadTraceB
     return HexData(data) if data else Text(b"l")
 
 
-@packet(b"qXfer:traceframe-info:read:", Transfer, Tracepoints, feature="qXfer:traceframe-info:read+")
+@packet(b"qXfer:traceframe-info:read:", Transfer, Tracepoints, feature="qXfer:traceframe-info:read+", observing=True)
 def read_frame_info(conn: Connection, target: Tracepoints, request: Transfer) -> Reply:
     """Which memory and which trace state variables the selected frame has."""
     del target

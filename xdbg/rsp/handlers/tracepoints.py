@@ -151,7 +151,7 @@ def set_notes(conn: Connection, target: Tracepoints, request: Notes) -> Reply:
     return Ok()
 
 
-@packet(b"qTStatus", Bare, Tracepoints, feature="tracenz+")
+@packet(b"qTStatus", Bare, Tracepoints, feature="tracenz+", observing=True)
 def trace_status(conn: Connection, target: Tracepoints, request: Bare) -> Reply:
     """Whether the trace runs, or why not, and how full the buffer is."""
     del conn, request
@@ -180,14 +180,14 @@ def _encode_status(status: TraceStatus) -> bytes:
     return b";".join(items)  # gdb refuses a semicolon at the end
 
 
-@packet(b"qTP:", NamedTracepoint, Tracepoints)
+@packet(b"qTP:", NamedTracepoint, Tracepoints, observing=True)
 def tracepoint_status(conn: Connection, target: Tracepoints, request: NamedTracepoint) -> Reply:
     """How often a tracepoint was hit, and how much of the buffer its frames took."""
     del conn
     return Text(b"V%x:%x" % target.tracepoint_usage(request.tracepoint))
 
 
-@packet(b"qTV:", Number, Tracepoints)
+@packet(b"qTV:", Number, Tracepoints, observing=True)
 def read_variable(conn: Connection, target: Tracepoints, request: Number) -> Reply:
     """The value of a trace state variable: the selected frame's, if there is one. ``U`` for an unknown one."""
     if conn.frame is not None:
@@ -197,7 +197,7 @@ def read_variable(conn: Connection, target: Tracepoints, request: Number) -> Rep
     return Text(b"U" if value is None else b"V%x" % (value & _U64))
 
 
-@packet(b"qTfP", Bare, Tracepoints)
+@packet(b"qTfP", Bare, Tracepoints, observing=True)
 def first_tracepoint(conn: Connection, target: Tracepoints, request: Bare) -> Reply:
     """The first piece of the definitions of all tracepoints."""
     del request
@@ -205,7 +205,7 @@ def first_tracepoint(conn: Connection, target: Tracepoints, request: Bare) -> Re
     return _next_piece(conn)
 
 
-@packet(b"qTfV", Bare, Tracepoints)
+@packet(b"qTfV", Bare, Tracepoints, observing=True)
 def first_variable(conn: Connection, target: Tracepoints, request: Bare) -> Reply:
     """The first trace state variable."""
     del request
@@ -213,8 +213,8 @@ def first_variable(conn: Connection, target: Tracepoints, request: Bare) -> Repl
     return _next_piece(conn)
 
 
-@packet(b"qTsP", Bare, Tracepoints)
-@packet(b"qTsV", Bare, Tracepoints)
+@packet(b"qTsP", Bare, Tracepoints, observing=True)
+@packet(b"qTsV", Bare, Tracepoints, observing=True)
 def more_pieces(conn: Connection, target: Tracepoints, request: Bare) -> Reply:
     """The next piece of the list that qTfP or qTfV began; ``l`` when there are no more."""
     del target, request

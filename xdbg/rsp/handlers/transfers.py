@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from xdbg.rsp.osdata import index_document, table_document
 from xdbg.rsp.packets.fields import number
-from xdbg.rsp.packets.transfers import Transfer
-from xdbg.rsp.replies import Reply
+from xdbg.rsp.packets.transfers import Transfer, TransferBack
+from xdbg.rsp.replies import Reply, Text
 from xdbg.rsp.table import packet
-from xdbg.rsp.target import Auxv, Description, ExecFile, OsData, TargetError
+from xdbg.rsp.target import Auxv, Description, ExecFile, OsData, SignalInformation, TargetError
 
 if TYPE_CHECKING:
     from xdbg.rsp.connection import Connection
@@ -49,3 +49,18 @@ def read_osdata(conn: Connection, target: OsData, request: Transfer) -> Reply:
     if name in {"", "types"}:
         return conn.transfer("osdata", request, lambda: index_document(target.os_tables()))
     return conn.transfer("osdata", request, lambda: table_document(name, target.os_table(name)))
+
+
+@packet(b"qXfer:siginfo:read:", Transfer, SignalInformation, feature="qXfer:siginfo:read+", observing=True)
+def read_siginfo(conn: Connection, target: SignalInformation, request: Transfer) -> Reply:
+    """The signal at which the current thread stands, as its kernel would tell a debugger: a siginfo_t of Linux."""
+    thread = conn.thread()
+    return conn.transfer(f"siginfo {thread.pid}", request, lambda: target.read_siginfo(thread))
+
+
+@packet(b"qXfer:siginfo:write:", TransferBack, SignalInformation, feature="qXfer:siginfo:write+")
+def write_siginfo(conn: Connection, target: SignalInformation, request: TransferBack) -> Reply:
+    """Changes the signal that the current thread's process is about to get."""
+    target.write_siginfo(conn.thread(), request.offset, request.data)
+    conn.forget_document()
+    return Text(b"%x" % len(request.data))
