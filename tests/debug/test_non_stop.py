@@ -240,7 +240,7 @@ def test_a_process_stopped_in_its_kernel_pins_the_vcpu(separate: Tasks) -> None:
     assert separate.next() is None
     assert (separate.count, separate.target.hv.now()) == (count, now)
     separate.go(thread)
-    separate.stop(thread, SwBreak)
+    separate.stop(thread)
     assert separate.count > count + 100
     separate.guest.clear(place, thread)
     separate.target.detach(thread.pid)
