@@ -21,6 +21,7 @@ from pathlib import Path
 
 CMD_HOT, CMD_CPU, CMD_WATCH_FAR, CMD_WATCH_NEAR, CMD_NOP, CMD_CPU_EXIT = 1, 2, 3, 4, 9, 10
 CPU_INSNS = 10  # instructions in one turn of cpu_loop
+FLIPPED = [bytes((byte ^ 0x20,)) for byte in range(256)]
 clock = time.perf_counter
 
 
@@ -54,7 +55,7 @@ def unescape(data):
     if b"}" not in data:
         return data
     first, *rest = data.split(b"}")
-    return first + b"".join(bytes((part[0] ^ 0x20,)) + part[1:] for part in rest)
+    return first + b"".join([FLIPPED[part[0]] + part[1:] for part in rest])
 
 
 def expand(data):
@@ -283,12 +284,15 @@ class Bench:
     def a_connect(self):
         """Connections a second, each from connect to the end of the handshake, the one before it closed."""
 
+        latest = self.rsp
+
         def once():
-            self.rsp.sock.close()
-            self.rsp = Rsp(self.host, self.port, self.args.timeout, only_handshake=True)
+            nonlocal latest
+            latest.sock.close()
+            latest = Rsp(self.host, self.port, self.args.timeout, only_handshake=True)
 
         rate = self.rate(once, chunk=1)
-        self.rsp.sock.close()
+        latest.sock.close()
         self.rsp = Rsp(self.host, self.port, self.args.timeout)
         return rate
 

@@ -87,7 +87,7 @@ class Server:
         self._phase = _Phase.STOPPED
         self._ending = False
         self._active = False
-        """Whether the client has sent something just now."""
+        """Whether the client has come or sent something just now."""
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_write, False)
         self._start_over()
@@ -290,6 +290,7 @@ class Server:
         self._target.connected()
         self._client = Client(channel, Connection(self._target))
         self._client.connection.tap = self._log
+        self._active = True
         if was_free:
             self._gallery.note_stop(self._target.stop_status())
 
