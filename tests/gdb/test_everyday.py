@@ -117,7 +117,7 @@ def test_lists_of_commands_hooks_and_saved_breakpoints(xdbg_serve, tmp_path):
     hits, stops = (int(re.search(rf"^(\d+) {what}$", done.stdout, re.MULTILINE)[1]) for what in ("hits", "stops"))
     assert stops >= 2
     assert hits >= 0
-    assert re.search(r"stop only if pid == 7\n +silent\n +set \$hits", done.stdout)
+    assert re.search(r"stop only if pid == 7(?s:.)*^ +silent\n +set \$hits", done.stdout, re.MULTILINE)
     assert re.search(r"hw breakpoint .* in sys_fork", done.stdout)
     assert re.search(r"^#0 +(sys_sleep|sys_fork) ", done.stdout, re.MULTILINE)
 

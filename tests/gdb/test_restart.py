@@ -110,3 +110,13 @@ def test_non_stop_session_goes_on_in_non_stop(xdbg_serve):
         while not gdb.wait().ended:
             pass
     assert guest.stop().count("PASS hello") == 1
+
+
+def test_what_gdb_asked_for_at_the_beginning_still_holds(xdbg_gdb):
+    gdb = xdbg_gdb("tasks")
+    gdb.run("tbreak task_sleep")
+    gdb.go("run")
+    forker = next(pid for pid, path in gdb.processes().items() if path == "/bin/forker")
+    gdb.attach_process(forker)
+    gdb.run("catch fork")
+    assert gdb.cont().reason == "fork"

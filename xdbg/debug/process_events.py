@@ -47,19 +47,17 @@ class ProcessEvents(StopSource):
         self._run_control = run_control
         self._stops = run_control.stops
         self._signals = signals
-        self.tells_forks = False
-        self.tells_execs = False
+        self.forks = False
+        """Whether the client takes forks."""
+        self.execs = False
+        """Whether it takes new programs."""
         self._programs: dict[int, str] = {}
         """Attached processes that have become a program of which gdb has not been told."""
 
     def report_process_events(self, *, fork: bool, execs: bool) -> None:
         """What the client takes."""
-        self.tells_forks = fork
-        self.tells_execs = execs
-
-    def succeed(self, before: "ProcessEvents") -> None:
-        """Take over what the client takes from the target of a domain in whose place this one's was built."""
-        self.report_process_events(fork=before.tells_forks, execs=before.tells_execs)
+        self.forks = fork
+        self.execs = execs
 
     def watch(self) -> None:
         """There are attached processes: their events are of interest from now on."""
@@ -99,7 +97,7 @@ class ProcessEvents(StopSource):
         match self._profile.event(kernel_registers(vcpu)):
             case Forked(parent, child) | Spawned(parent, child) as event if parent in attached:
                 return self._forked(parent, child, vcpu, has_program=isinstance(event, Spawned))
-            case Execed(pid, path) if pid in attached and self.tells_execs:
+            case Execed(pid, path) if pid in attached and self.execs:
                 self._programs[pid] = path
                 thread = Thread(pid, pid)
                 return self._execed(thread, path, vcpu) if self._stops.covers(thread) else None
@@ -113,20 +111,20 @@ class ProcessEvents(StopSource):
         """The debugger has gone."""
         self._signals.clear()
         self._programs.clear()
-        self.tells_forks = self.tells_execs = False
+        self.forks = self.execs = False
         self._run_control.sources.remove(self)
 
     # -- inside
 
     def _forked(self, parent: int, child: int, vcpu: Vcpu, *, has_program: bool) -> StopReply | None:
         thread = Thread(parent, parent)
-        if not self.tells_forks or not self._stops.covers(thread):
+        if not self.forks or not self._stops.covers(thread):
             return None
         try:
             attached = self._inferiors.attach(child)
         except TargetError:
             return None
-        if has_program and self.tells_execs:
+        if has_program and self.execs:
             self._programs[child] = self._inferiors.process(child).exec_path
         return self._stops.reply(Signal.TRAP, thread, vcpu, (replies.Forked(attached),))
 

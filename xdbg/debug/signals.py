@@ -34,6 +34,7 @@ from . import siginfo
 from .address_space import AddressSpace
 from .console import Console
 from .inferiors import KERNEL_PID, Inferiors
+from .sources import Sources
 from .stops import Stops
 
 _SIGKILL: Final = 9
@@ -50,16 +51,19 @@ class Standing:
 class Signals:
     """The signals of the attached processes. Implements `SignalFilter` and `SignalInformation` of `rsp.target`."""
 
-    def __init__(self, inferiors: Inferiors, stops: Stops, console: Console) -> None:
+    def __init__(self, inferiors: Inferiors, stops: Stops, sources: Sources, console: Console) -> None:
         self._inferiors = inferiors
         self._profile = inferiors.profile
         self._stops = stops
+        self._sources = sources
         self._console = console
         self._standing: dict[int, Standing] = {}
         self._sent: dict[int, int] = {}
         """Signals that gdb has sent and whose arrival is no news to it, by pid."""
         self.passed: frozenset[int] = frozenset()
-        self.programmed: frozenset[int] | None = None
+        """What `pass_signals` was told."""
+        self.programs: frozenset[int] | None = None
+        """What `program_signals` was told; None: nothing."""
 
     # -- what gdb asks for
 
@@ -69,11 +73,7 @@ class Signals:
 
     def program_signals(self, signals: frozenset[int]) -> None:
         """A process that is let go of still gets these."""
-        self.programmed = signals
-
-    def succeed(self, before: "Signals") -> None:
-        """Take over the filters from the target of a domain in whose place this one's was built."""
-        self.passed, self.programmed = before.passed, before.programmed
+        self.programs = signals
 
     def read_siginfo(self, thread: Thread) -> bytes:
         """The signal at which a process stands. TargetError(ENODATA)."""
@@ -139,7 +139,7 @@ class Signals:
         standing = self._standing.pop(pid, None)
         if standing is None:
             return
-        programs = self.programmed
+        programs = self.programs
         dropped = programs is not None and from_linux(standing.info.signal) not in programs
         if dropped and not standing.event.traced:
             self._change(standing, None)
@@ -152,7 +152,7 @@ class Signals:
             self.release(pid)
         self._sent.clear()
         self.passed = frozenset()
-        self.programmed = None
+        self.programs = None
 
     # -- inside
 
@@ -180,9 +180,10 @@ class Signals:
     def _give(self, thread: Thread, signal: int, *, known: bool) -> None:
         """A signal for a thread that stands at none. `known`: it is what the last stop named, and comes back.
 
-        The TRAP of a breakpoint is no signal of the guest, even if the user has it passed.
+        The TRAP of a breakpoint is no signal of the guest, even if the user has it passed. Nor is that of an exception
+        that was caught before Xen had seen it: it is still to come, and may be none after all.
         """
-        if known and signal == Signal.TRAP:
+        if known and (signal == Signal.TRAP or self._sources.stands_before):
             return
         if thread.pid == KERNEL_PID:
             if not known:

@@ -99,7 +99,7 @@ class DebugTarget:
         self._lingering = Lingering(self.inferiors, self.agent, self.run_control.sources)
         self.non_stop = NonStop(self.inferiors, self.run_control)
         self.thread_events = ThreadEvents(self.inferiors, self.run_control.stops, self.run_control.sources)
-        self.signals = Signals(self.inferiors, self.run_control.stops, self.console)
+        self.signals = Signals(self.inferiors, self.run_control.stops, self.run_control.sources, self.console)
         self.events = ProcessEvents(self.inferiors, self.breakpoints, self.watchpoints, self.run_control, self.signals)
         self.syscalls = SyscallCatches(self.inferiors, self.run_control)
         self._kernel = ProfileKernel(profile)
@@ -149,9 +149,11 @@ class DebugTarget:
     def succeed(self, before: "DebugTarget") -> None:
         """In place of another target under the same client, `connected`: what that has set once for all holds here."""
         self.non_stop.set_non_stop(before.non_stop.on)
-        self.thread_events.report_threads(before.thread_events.reports_threads)
-        self.events.succeed(before.events)
-        self.signals.succeed(before.signals)
+        self.thread_events.report_threads(before.thread_events.every)
+        self.events.report_process_events(fork=before.events.forks, execs=before.events.execs)
+        self.signals.pass_signals(before.signals.passed)
+        if before.signals.programs is not None:
+            self.signals.program_signals(before.signals.programs)
         for catch in before.catches:
             self.catches.add(catch.request, temporary=catch.temporary)
 

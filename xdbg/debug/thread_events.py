@@ -28,7 +28,8 @@ class ThreadEvents(StopSource):
         self._inferiors = inferiors
         self._stops = stops
         self._sources = sources
-        self._every = False
+        self.every = False
+        """What `report_threads` was told."""
         self._options: dict[Thread, ThreadOptions] = {}
         self._known: dict[int, list[Thread]] = {}
         """The threads of each attached process that gdb has been told of, or that it did not ask for."""
@@ -37,13 +38,8 @@ class ThreadEvents(StopSource):
 
     def report_threads(self, on: bool) -> None:
         """All events of all processes, or none."""
-        self._every = on
+        self.every = on
         self._join()
-
-    @property
-    def reports_threads(self) -> bool:
-        """What `report_threads` was last told."""
-        return self._every
 
     def set_thread_options(self, options: Mapping[Thread, ThreadOptions]) -> None:
         """Events of single threads."""
@@ -83,14 +79,14 @@ class ThreadEvents(StopSource):
 
     def clear(self) -> None:
         """Nobody asks any more."""
-        self._every = False
+        self.every = False
         self._options.clear()
         self._join()
 
     # -- inside
 
     def _join(self) -> None:
-        if self._every or self._options:
+        if self.every or self._options:
             self._sources.add(self)
             self.prepare()
         else:
@@ -101,12 +97,12 @@ class ThreadEvents(StopSource):
         """What is to be told of a thread that has appeared or gone; None for nothing."""
         stops = self._stops
         if thread not in present:
-            wanted = self._every or ThreadOptions.EXIT in self._options.get(thread, ThreadOptions(0))
+            wanted = self.every or ThreadOptions.EXIT in self._options.get(thread, ThreadOptions(0))
             return ThreadExited(0, thread) if wanted and stops.asked_for(thread) else None
         maker = next((one for one in stops.threads_on(vcpu) if one.pid == thread.pid and one != thread), None)
         if maker is not None and ThreadOptions.CLONE in self._options.get(maker, ThreadOptions(0)):
             return stops.reply(Signal.TRAP, maker, vcpu, (Cloned(thread),)) if stops.covers(maker) else None
-        if self._every and stops.covers(thread):
+        if self.every and stops.covers(thread):
             return stops.reply(Signal.TRAP, thread, vcpu, (Created(),))
         return None
 

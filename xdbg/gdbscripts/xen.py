@@ -1,8 +1,8 @@
 """gdb's `xen` commands, for a domain that xdbg serves. Loaded by gdb: `source PATH`, or `gdb -x PATH`.
 
 They put together what takes several of gdb's own commands, and give names to those behind ``monitor``; and two settings
-suit a machine whose processes run and stop together. Works in gdb 12
-and later. A process of the guest is named by its pid, or by its program's name as long as only one process has it.
+suit a machine whose processes run and stop together. Works in gdb 12 and later. A process of the guest is named by its
+pid, or by its program's name as long as only one process has it.
 """
 
 from __future__ import annotations
@@ -235,8 +235,8 @@ class Restart(Command):
     """Start the domain anew, and stop before its first instruction.
     Usage: xen restart [COMMAND LINE]
 
-    Processes are let go of first. gdb's break and watch points stay, and what `xen catch` set; what `xen watch` set does not. A
-    command line for the kernel stays for later starts.
+    Processes are let go of first. gdb's break and watch points stay, and what `xen catch` set; what `xen watch` set
+    does not. A command line for the kernel stays for later starts.
     """
 
     name = "restart"

@@ -15,7 +15,7 @@ from pygdbmi.gdbcontroller import GdbController
 from .served import ServedGuest
 
 DEFAULT_TIMEOUT_S = 60.0
-_SETTINGS = ("mi-async on", "pagination off", "confirm off", "width 0", "debuginfod enabled off")
+_SETTINGS = ("remotetimeout 60", "mi-async on", "pagination off", "confirm off", "width 0", "debuginfod enabled off")
 _AT_ONCE_S = 1e-9
 """Not 0, which pygdbmi takes for "wait for the whole time-out"."""
 
