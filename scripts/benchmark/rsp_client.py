@@ -90,14 +90,37 @@ class Rsp:
         if self.ask(b"QStartNoAckMode") == b"OK":
             self.acks = False
         self.handshake = clock() - start
+        self.packet_size = int(self.features.get("PacketSize", "18f"), 16)
         if only_handshake:
             return
-        self.packet_size = int(self.features.get("PacketSize", "18f"), 16)
         self.vcont = self.ask(b"vCont?").decode("latin1")
         self.step_packet = b"vCont;s" if ";s" in self.vcont else b"s"
         self.cont_packet = b"vCont;c" if ";c" in self.vcont else b"c"
         self.first_stop = self.ask(b"?")
         self.binary_writes = None
+
+    def ready(self):
+        """Asks what a debugger has to know before it shows its prompt: target description, stop, threads, registers."""
+        documents = ["target.xml"]
+        for document in documents:
+            text = self.transfer(document)
+            documents += [name for name in re.findall(r'<xi:include href="([^"]+)"', text) if name not in documents]
+        self.ask(b"?")
+        packet = b"qfThreadInfo"
+        while self.ask(packet)[:1] == b"m":
+            packet = b"qsThreadInfo"
+        self.ask(b"g")
+
+    def transfer(self, document):
+        """A document of the target description, in pieces as large as the server's packets."""
+        text, more = b"", True
+        while more:
+            piece = self.ask(b"qXfer:features:read:%b:%x,%x" % (document.encode(), len(text), self.packet_size - 5))
+            if piece[:1] not in (b"m", b"l"):
+                raise UnsupportedError(f"qXfer of {document} answered {piece[:20]!r}")
+            text += unescape(expand(piece[1:]))
+            more = piece[:1] == b"m"
+        return text.decode()
 
     def timeout(self, seconds):
         whole = int(seconds)
@@ -282,7 +305,7 @@ class Bench:
 
     # measures
     def a_connect(self):
-        """Connections a second, each from connect to the end of the handshake, the one before it closed."""
+        """Connections a second, each until the client knows what it needs, the one before it closed."""
 
         latest = self.rsp
 
@@ -290,6 +313,7 @@ class Bench:
             nonlocal latest
             latest.sock.close()
             latest = Rsp(self.host, self.port, self.args.timeout, only_handshake=True)
+            latest.ready()
 
         rate = self.rate(once, chunk=1)
         latest.sock.close()
