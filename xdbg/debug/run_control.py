@@ -26,10 +26,10 @@ from .console import Console
 from .following import Following
 from .inferiors import Inferiors
 from .observers import Observers
-from .sources import Place, Sources
+from .places import Place, Places, place_of
+from .sources import Sources
 from .stepping import Stepping
 from .stops import Stops
-from .vcpu_registers import rip_of, rsp_of
 from .watchpoints import Watchpoints
 
 PATIENCE: Final = 1000
@@ -62,7 +62,8 @@ class RunControl:
         self._prepared = False
         self._interrupted = False
         self._reported: Place | None = None
-        self._skip: Place | None = None
+        self._skips = Places()
+        """Where vcpus may go past a stop point."""
 
     # -- the debugger's side
 
@@ -75,7 +76,11 @@ class RunControl:
         place = self._place()
         # A step does not look at stop points, and must not leave one behind that is to be passed.
         passes = place == self._reported and not self.sources.leaves_breakpoint
-        self._skip = place if passes and self.stepping.due(place[0]) is None else None
+        self._skips.clear()
+        if passes and self.stepping.due(place[0]) is None:
+            self._skips.add(place)
+        if self._reported is not None and place != self._reported:
+            self.sources.moved(self._reported)
         self.is_resumed = True
         self._prepared = False
         self._interrupted = False
@@ -102,7 +107,8 @@ class RunControl:
         self.sources.clear()
         self.following.forget()
         self.stops.resume(())
-        self._skip = self._reported = None
+        self._reported = None
+        self._skips.clear()
         self._interrupted = False
 
     # -- running
@@ -189,7 +195,7 @@ class RunControl:
         deferred = self.sources.take_deferred(vcpu)
         if deferred is not None:
             return self.sources.handle_deferred(vcpu, deferred)
-        skip = self._takes_skip(vcpu) if self._skip is not None else False
+        skip = bool(self._skips) and self._skips.take(place_of(vcpu))
         if self.stops.holding.on and not skip:
             skip = self.stops.holding.passes((vcpu.cr3, hv.cpu.rip, hv.cpu.gpr[RSP]))
         if skip and (stop := self.sources.leaving(vcpu)) is not None:
@@ -202,7 +208,7 @@ class RunControl:
         match came:
             case DeadlineExit():
                 if skip and hv.cpu.count == count:
-                    self._skip_here(vcpu)
+                    self._skips.add(place_of(vcpu))
                     self.sources.stayed(vcpu)
                 return None
             case StopPointExit(vaddr):
@@ -219,18 +225,15 @@ class RunControl:
             return done
         stop = self.sources.reached(vcpu, vaddr) or self.stops.breakpoint(vcpu, vaddr)
         if stop is None:
-            self._skip_here(vcpu)
+            self._skips.add(place_of(vcpu))
         return stop
 
     def _pass_by(self, vcpu: Vcpu, came: Exit) -> None:
         """An exit of another domain is nobody's business."""
         if isinstance(came, StopPointExit):
-            self._skip_here(vcpu)
+            self._skips.add(place_of(vcpu))
         else:
             self._hv.handle(vcpu, came)
-
-    def _skip_here(self, vcpu: Vcpu) -> None:
-        self._skip = (vcpu, self._hv.cpu.rip, self._hv.cpu.gpr[RSP])
 
     def _has_shut_down(self) -> bool:
         return self._domain.shutdown_code is not None
@@ -238,14 +241,4 @@ class RunControl:
     # -- places
 
     def _place(self) -> Place:
-        vcpu = self.vcpu
-        return vcpu, rip_of(vcpu), rsp_of(vcpu)
-
-    def _takes_skip(self, vcpu: Vcpu) -> bool:
-        """Whether the vcpu is where it may go past a stop point; only once."""
-        if self._skip is None or self._skip[0] is not vcpu:
-            return False
-        if self._skip[1:] != (self._hv.cpu.rip, self._hv.cpu.gpr[RSP]):
-            return False
-        self._skip = None
-        return True
+        return place_of(self.vcpu)
