@@ -125,7 +125,8 @@ class Sources:
         for source in list(self._members):
             source.clear()
         self._passes = self._deferred = self._explained = None
-        self._arrived.clear()
+        if not self._members:  # a trace that goes on has met what is there
+            self._arrived.clear()
         self.leaves_breakpoint = False
 
     def told(self, stop: StopEvent, lines: Sequence[str]) -> None:
