@@ -13,6 +13,7 @@ from xdbg.xen.setup import RunEnd
 from .breakpoint_agent import BreakpointAgent
 from .inferiors import Inferiors
 from .places import Places, place_of
+from .run_control import PREDICATE_STEPS
 from .sources import Sources
 
 PATIENCE: Final = 1000
@@ -34,8 +35,10 @@ class Lingering:
     def run(self, limit: int) -> RunEnd:
         """Run the domains to instruction count `limit` at the most, less far when much is printed or evaluated."""
         hv, agent, sources = self._hv, self._agent, self._sources
-        enough = agent.evaluations + PATIENCE
+        enough, enough_steps = agent.evaluations + PATIENCE, hv.cpu.predicate_steps + PREDICATE_STEPS
         while hv.cpu.count < limit and not agent.console.full and agent.evaluations < enough:
+            if hv.cpu.predicate_steps >= enough_steps:
+                break
             vcpu = hv.schedule()
             if vcpu is None:
                 return hv.idle_reason()

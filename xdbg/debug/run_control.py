@@ -34,6 +34,8 @@ from .watchpoints import Watchpoints
 
 PATIENCE: Final = 1000
 """Agent expressions that may be evaluated in one slice: Ctrl-C is seen between slices."""
+PREDICATE_STEPS: Final = 2_000_000
+"""Steps of predicates in one slice, more or less."""
 
 
 class RunControl:
@@ -153,7 +155,7 @@ class RunControl:
         """
         hv, cpu = self._hv, self._hv.cpu
         stepping, holding, agent = self.stepping, self.stops.holding, self.stops.agent
-        enough = agent.evaluations + PATIENCE
+        enough, enough_steps = agent.evaluations + PATIENCE, cpu.predicate_steps + PREDICATE_STEPS
         spun, end_ns = False, hv.now() + limit - cpu.count
         if self.following.has_ended and (ended := self.following.ended()) is not None:
             return ended
@@ -175,6 +177,8 @@ class RunControl:
             if stop is not None:
                 return stop
             if cpu.count >= limit or agent.console.full or agent.evaluations > enough:
+                return None
+            if cpu.predicate_steps >= enough_steps:
                 return None
             spun = holding.on and vcpu.domain is self._domain and holding.spins(vcpu)
             if spun:
