@@ -9,6 +9,7 @@ from typing import Final
 import pytest
 
 from xdbg.abi.frames import Maddr, Vaddr
+from xdbg.debug.address_space import AddressSpace
 from xdbg.debug.conditions import GPR_OF, MAX_STEPS, Placement, predicate_for
 from xdbg.debug.inferiors import KERNEL_PID
 from xdbg.guestos.symbols import SymbolTable
@@ -356,9 +357,10 @@ def test_a_kernel_breakpoint_of_a_process_costs_no_exit_for_others(counter) -> N
     reached = []
     hit = agent.hit
     agent.hit = lambda vcpu, thread, at: reached.append(thread) or hit(vcpu, thread, at)
-    passed = counter.target.run_control._skip_here
+    run_control = counter.target.run_control
+    passed = run_control._skips.add
     skips = []
-    counter.target.run_control._skip_here = lambda vcpu: skips.append(counter.rip) or passed(vcpu)
+    run_control._skips.add = lambda place: passed(place) or (run_control.is_resumed and skips.append(counter.rip))
     pids = []
     while isinstance(stop := counter.cont(), StopReply) and stop.thread == counter.process:
         assert stop.reasons == ()
@@ -384,3 +386,108 @@ def test_conditions_of_a_process_see_its_registers_wherever_it_is(counter) -> No
     agent.set_breakpoint_conditions(counter.process, BreakpointKind.SOFTWARE, sleep, [saved_rip_is_low])
     counter.cont()
     assert counter.rip == sleep
+
+
+# -- hostile ones
+
+ROUNDS = [Op.CONST8, 1, Op.SUB, Op.DUP, Op.IF_GOTO, 0]
+LOOP = bytes([Op.CONST16, 8, 0, *ROUNDS, 3, Op.END])
+"""2048 times round, some 8,000 instructions; then 0."""
+ENDLESS = bytes([Op.CONST8, 0, Op.GOTO, 0, 2, Op.END])
+
+
+def test_what_has_no_end_within_the_budget_stops() -> None:
+    machine = Machine()
+    assert not machine.stops([parse(LOOP)])
+    assert machine.stops([parse(ENDLESS)])
+    assert machine.stops([parse(bytes([Op.CONST16, 16, 0]) + LOOP[3:])]), "twice the rounds"
+
+
+@pytest.mark.parametrize("register", [RCX, RFLAGS], ids=["in the engine", "in the evaluator"])
+def test_long_conditions_in_a_tight_loop_leave_room_for_an_interrupt(bundled: Small, register: int) -> None:
+    guest = bundled("tasks")
+    target = guest.target
+    target.hv.run(9_000_000)
+    spin = next(process.pid for process in target.profile.processes() if process.exec_path == "/bin/spin")
+    thread = target.attach(spin).thread
+    vaddr = target.inferiors.rip(thread)
+    target.insert_breakpoint(thread, BreakpointKind.SOFTWARE, vaddr)
+    loop = bytes([Op.REG, 0, register, Op.POP, Op.CONST16, 8, 0, *ROUNDS, 7, Op.END])
+    target.agent.set_breakpoint_conditions(thread, BreakpointKind.SOFTWARE, vaddr, [loop])
+    guest.resume()
+    worked = 0
+    for _ in range(3):
+        before = target.hv.cpu.predicate_steps, target.agent.evaluations, guest.count
+        assert target.advance(1 << 60) is None
+        steps, weight = target.hv.cpu.predicate_steps - before[0], target.agent.evaluations - before[1]
+        assert steps < 2_100_000
+        assert weight < 1200
+        assert guest.count > before[2], "it gets on, though slowly"
+        worked = max(worked, steps // 2000, weight)
+    assert worked >= 1000
+    target.interrupt()
+    assert target.advance(1 << 60) is not None
+
+
+def _random_tables(choose: random.Random, ram: Ram) -> None:
+    """Sixteen frames full of entries for each other, for themselves, for what is no RAM, and for large pages."""
+    for frame in range(0x10, 0x20):
+        for index in (0, 1, 255, 256, 510, 511):
+            inside = [frame, choose.randrange(0x10, 0x20), choose.randrange(0x100), 0xFF]
+            to = choose.choice([*inside, 0x100, (1 << 40) - 1])
+            flags = choose.choice([0, 0x7, 0x7, 0x7, 0x87, 1 << 63 | 0x7])
+            ram.write_u64(frame * 4096 + index * 8, to << 12 | flags)
+
+
+def test_loads_through_any_page_tables_are_those_of_the_address_space() -> None:
+    """Tables that refer to themselves, to what is not RAM, to large pages; addresses at every edge, and at the last.
+
+    What passes has been read as the evaluator would have; nearly all that this can read passes.
+    """
+    machine = Machine()
+    choose = random.Random(5)
+    loaded, passed, wrapping = 0, 0, 0
+    for _ in range(1500):
+        _random_tables(choose, machine.ram)
+        first, second = (Maddr(choose.randrange(0x10, 0x20) << 12) for _ in range(2))
+        last = choose.random() < 0.1
+        vaddr = 0
+        for _ in range(4):
+            vaddr = vaddr << 9 | (511 if last else choose.choice([0, 1, 255, 256, 510, 511]))
+        vaddr = vaddr << 12 | choose.choice([0, 8, 4090, 4093, 4095, choose.randrange(4096)])
+        vaddr |= 0xFFFF << 48 if vaddr >> 47 and choose.random() < 0.95 else 0
+        length, load = choose.choice([(1, Op.REF8), (2, Op.REF16), (4, Op.REF32), (8, Op.REF64)])
+        try:
+            data = AddressSpace(machine.ram, second, first).read(vaddr, length)
+        except TargetError:
+            data = b""
+        value = int.from_bytes(data, "little")
+        code = bytes([Op.CONST64]) + vaddr.to_bytes(8, "big") + bytes([load, Op.CONST64]) + value.to_bytes(8, "big")
+        condition = parse(code + bytes([Op.EQUAL, Op.LOG_NOT, Op.END]))
+        stops = machine.stops([condition], Placement(None, (first, second)))
+        assert stops or len(data) == length, (hex(vaddr), length, data)
+        loaded += len(data) == length
+        passed += not stops
+        wrapping += vaddr + length > 1 << 64
+    assert 0.8 * loaded < passed <= loaded < 1400
+    assert loaded > 50
+    assert wrapping > 10
+
+
+def test_a_load_that_runs_past_the_last_address_is_undecided() -> None:
+    """It does not go on at address 0, which is mapped here as the last page is."""
+    machine = Machine()
+    for table in (0x1000, 0x2000, 0x3000, 0x4000):
+        machine.ram.write_u64(table + 511 * 8, {0x1000: 0x2007, 0x2000: 0x3007, 0x3000: 0x4007, 0x4000: 0x6007}[table])
+    machine.ram.write_u64(0x3000, 0x4007)
+    machine.ram.write_u64(0x4000, 0x5007)
+    vaddr = MASK - 2
+    assert read_virtual(machine.ram, 0x1000, 0, 1) == machine.ram.read(0x5000, 1)
+    value = int.from_bytes(machine.ram.read(0x6FFD, 3) + machine.ram.read(0x5000, 5), "little")
+    code = bytes([Op.CONST64]) + vaddr.to_bytes(8, "big") + bytes([Op.REF64, Op.CONST64]) + value.to_bytes(8, "big")
+    assert machine.stops([parse(code + bytes([Op.EQUAL, Op.LOG_NOT, Op.END]))])
+    data = int.from_bytes(machine.ram.read(0x6FF8, 8), "little")
+    whole = (
+        bytes([Op.CONST64]) + (MASK - 7).to_bytes(8, "big") + bytes([Op.REF64, Op.CONST64]) + data.to_bytes(8, "big")
+    )
+    assert not machine.stops([parse(whole + bytes([Op.EQUAL, Op.LOG_NOT, Op.END]))])

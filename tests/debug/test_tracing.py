@@ -9,7 +9,7 @@ from xdbg.debug.target import DebugTarget
 from xdbg.debug.tracepoints.buffer import MAX_SIZE
 from xdbg.rsp.registers import BY_NAME
 from xdbg.rsp.replies import ExitReply, StopReply
-from xdbg.rsp.target import TargetError, Tracepoints
+from xdbg.rsp.target import BreakpointKind, TargetError, Tracepoints
 from xdbg.rsp.tracepoints import (
     Action,
     CollectMemory,
@@ -23,6 +23,7 @@ from xdbg.rsp.tracepoints import (
     TracepointSource,
     TraceVariable,
 )
+from xdbg.xen.event_channel import mark_events_pending
 from xdbg.xen.setup import RunEnd
 
 Small = Callable[..., "Debugged"]  # type: ignore[name-defined] # noqa: F821 - the class is in conftest
@@ -284,3 +285,45 @@ def test_an_observer_sees_the_debuggers_trace(small: Small) -> None:
     assert len(frames(observer)) == 20
     (tracing,) = [part for part in observer.parts if isinstance(part, Tracepoints)]
     assert tracing.trace_status() == debugged.target.tracing.trace_status()
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_an_upcall_between_a_hit_and_its_instruction_hits_nothing_twice(bundled: Small, left: bool) -> None:
+    """The upcall's handler has a tracepoint of its own, and the place itself a breakpoint and its command."""
+    guest = bundled("tasks")
+    target, tracing = guest.target, guest.target.tracing
+    target.hv.run(9_000_000)
+    spin = next(process.pid for process in target.profile.processes() if process.exec_path == "/bin/spin")
+    thread = target.attach(spin).thread
+    here = target.inferiors.rip(thread)
+    target.insert_breakpoint(thread, BreakpointKind.SOFTWARE, here)
+    assert guest.cont().thread == thread
+    target.remove_breakpoint(thread, BreakpointKind.SOFTWARE, here)
+    guest.step(thread)
+    behind = target.inferiors.rip(thread)
+    tracepoint = TracepointId(1, here)
+    handler = define(guest, "entry_event", number=2)
+    tracing.define_tracepoint(thread, TracepointDefinition(tracepoint, True, 0, 0, b""), more=False)
+    tracing.set_disconnected_tracing(keeps=True)
+    tracing.start_trace()
+    target.insert_breakpoint(guest.kernel, BreakpointKind.SOFTWARE, here)
+    target.insert_breakpoint(thread, BreakpointKind.SOFTWARE, here)
+    guest.cont()
+    assert target.inferiors.rip(thread) == here
+    assert tracing.tracepoint_usage(tracepoint)[0] == 1
+    (vcpu,) = guest.target.domain.vcpus
+    assert mark_events_pending(vcpu)
+    vcpu.check_events = True
+    if left:
+        target.disconnected()
+        target.run_free(target.hv.cpu.count + 1)
+        while tracing.tracepoint_usage(handler)[0] == 0 or vcpu.kernel_mode:
+            target.run_free(target.hv.cpu.count + 1)
+        assert target.hv.cpu.rip == here
+        target.run_free(target.hv.cpu.count + 1)
+    else:
+        target.insert_breakpoint(thread, BreakpointKind.SOFTWARE, behind)
+        assert guest.cont().thread == thread
+    assert target.hv.cpu.rip == behind
+    assert tracing.tracepoint_usage(handler)[0] == 1
+    assert tracing.tracepoint_usage(tracepoint)[0] == 1

@@ -27,6 +27,12 @@ class Client:
     def send(self, data):
         self._socket.sendall(data)
 
+    def send_what_fits(self, data):
+        self._socket.setblocking(False)
+        with suppress(BlockingIOError, ConnectionError):
+            while True:
+                self._socket.send(data)
+
     def ask(self, payload):
         self.send(frame(escape(payload)))
         received = b""
@@ -73,3 +79,47 @@ def test_server_outlives_clients_of_all_kinds(xdbg_serve):
     assert resident_kb(guest.pid) - before < GROWTH_KB
     guest.stop()
     assert set(guest.errors.splitlines()) <= {"xdbg: the domain starts anew"}
+
+
+def descriptors(pid):
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def test_a_domain_that_is_begun_anew_again_and_again_leaves_nothing(xdbg_serve):
+    """By vRun in one session: neither memory nor descriptors of the domains before are kept."""
+    guest = xdbg_serve("tasks", "--memory", "8M")
+
+    def begin_anew(times):
+        for _ in range(times):
+            assert client.ask(b"vKill;400001") == b"OK"
+            assert client.ask(b"vRun;")[:3] == b"T05"
+            assert client.ask(b"vCont;s:p400001.1")[:1] == b"T"
+        return resident_kb(guest.pid), descriptors(guest.pid)
+
+    with Client(guest.address) as client:
+        client.ask(b"!")
+        memory, files = begin_anew(6)
+        memory_then, files_then = begin_anew(24)
+        assert files_then == files
+        assert memory_then - memory < 24 << 10, "less than one domain of 8 MiB in three"
+    guest.stop()
+    assert set(guest.errors.splitlines()) == {"xdbg: the domain starts anew"}
+
+
+def test_observers_that_flood_do_not_keep_the_debugger_waiting(xdbg_serve):
+    """Two clients that send as much as the transport takes and never read: the debugger is answered in between, its
+    guest runs and stops, and the server's memory stays where it is."""
+    guest = xdbg_serve("tasks", "--memory", "8M")
+    flood = frame(b"qXfer:features:read:target.xml:0,4000") * 200 + frame(b"mffffffff80100000,4000") * 200
+    with Client(guest.address) as debugger, Client(guest.address) as first, Client(guest.address) as second:
+        assert debugger.ask(b"?")[:3] == b"T05"
+        before = resident_kb(guest.pid)
+        for _ in range(30):
+            for observer in (first, second):
+                observer.send_what_fits(flood)
+            assert len(debugger.ask(b"g")) == 2 * 560
+            assert debugger.ask(b"vCont;s:p400001.1")[:1] == b"T"
+        assert resident_kb(guest.pid) - before < 16 << 10
+    assert guest.alive
+    guest.stop()
+    assert guest.errors == ""

@@ -193,3 +193,23 @@ def test_end_and_crash_of_the_domain(xdbg_serve):
     with GdbSession(guest.address, settings=["non-stop on"]) as gdb:
         assert gdb.cont().signal == "SIGABRT"
         assert gdb.cont().reason == "exited-signalled"
+
+
+def test_gdb_that_is_killed_in_the_middle_of_a_run_leaves_a_domain_that_can_be_debugged(separate):
+    gdb = separate()
+    _, thread = attach(gdb, "counter")
+    gdb.run("break square")
+    gdb.run("watch -location total")
+    resume_all(gdb)
+    assert gdb.wait().payload["thread-id"] == thread
+    gdb.close()  # by SIGKILL: nothing is detached, the kernel's threads run, one stop may not be confirmed
+    with GdbSession(gdb.guest.address) as again:
+        assert gdb.guest.alive
+        before = again.instructions
+        again.stepi()
+        assert again.instructions > before
+        again.run("tbreak task_sleep")
+        assert again.cont().function == "task_sleep"
+        while not again.cont().ended:
+            pass
+    assert gdb.guest.errors in ("", "xdbg: the domain starts anew\n")

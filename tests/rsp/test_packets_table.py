@@ -600,3 +600,11 @@ def test_a_binary_read_is_answered_as_far_as_a_packet_goes(target: FakeTarget, f
         assert data.startswith(answer)
         if len(answer) < length:
             assert len(escape(answer)) <= MAX_PAYLOAD - 16 < len(escape(data[: len(answer) + 1]))
+
+
+def test_letting_go_of_what_is_not_attached_is_an_error_and_no_end(client: Client, target: FakeTarget) -> None:
+    target.infos = []
+    assert client.ask(b"D;7") == b"E03"
+    assert client.connection.state is State.IDLE
+    assert client.ask(b"D") == b"OK"
+    assert client.connection.departure is Departure.DETACHED

@@ -196,3 +196,13 @@ def test_what_was_typed_at_the_console_is_part_of_the_log(log: Path) -> None:
     lines = log.read_text().splitlines()
     log.write_text("\n".join(line for line in lines if '"typed"' not in line) + "\n")
     assert replay(log) is not None
+
+
+def test_a_full_disk_ends_the_log_and_not_the_session(xdbg_gdb: Callable[..., GdbSession]) -> None:
+    gdb = xdbg_gdb("hello", "--packet-log", "/dev/full", "--overwrite")
+    gdb.run("break main")
+    assert gdb.cont().function == "main"
+    assert gdb.run_to_end().ended
+    assert gdb.guest is not None
+    gdb.guest.stop()
+    assert gdb.guest.errors.splitlines().count("xdbg: the packet log ends here: No space left on device") == 1

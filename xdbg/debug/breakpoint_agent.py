@@ -123,7 +123,7 @@ class BreakpointAgent:
         self._breakpoints = breakpoints
         self.console = console
         self.evaluations = 0
-        """Expressions evaluated here since the beginning, each of which takes some time."""
+        """Expressions evaluated since the beginning, by their weight: each takes some time."""
 
     def set_breakpoint_conditions(
         self, thread: Thread, kind: BreakpointKind, vaddr: int, conditions: Sequence[bytes]
@@ -158,7 +158,7 @@ class BreakpointAgent:
 
     def _holds(self, actions: Actions, context: ThreadContext) -> bool:
         for condition in actions.conditions:
-            self.evaluations += 1
+            self.evaluations += condition.weight
             try:
                 if evaluate(condition, context):
                     return True
@@ -168,7 +168,7 @@ class BreakpointAgent:
 
     def _run(self, commands: Sequence[Expression], context: ThreadContext) -> None:
         for command in commands:
-            self.evaluations += 1
+            self.evaluations += command.weight
             try:
                 evaluate(command, context)
             except ExpressionError as error:

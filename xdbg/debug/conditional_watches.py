@@ -159,7 +159,7 @@ class ConditionalWatches(StopSource):
     def _holds(self, watch: ConditionalWatch, context: ThreadContext) -> bool:
         if watch.condition is None:
             return True
-        self._stops.agent.evaluations += 1
+        self._stops.agent.evaluations += watch.condition.weight
         try:
             return evaluate(watch.condition, context) != 0
         except ExpressionError as error:

@@ -8,12 +8,12 @@ stays the same.
 from typing import Final
 
 from xdbg.machine.exits import StopPointExit
-from xdbg.machine.registers import RSP
 from xdbg.xen.setup import RunEnd
-from xdbg.xen.vcpu import Vcpu
 
 from .breakpoint_agent import BreakpointAgent
 from .inferiors import Inferiors
+from .places import Places, place_of
+from .run_control import PREDICATE_STEPS
 from .sources import Sources
 
 PATIENCE: Final = 1000
@@ -29,39 +29,39 @@ class Lingering:
         self._inferiors = inferiors
         self._agent = agent
         self._sources = sources
-        self._passes: tuple[Vcpu, int, int] | None = None
-        """Where a vcpu may go past a stop point: it has been looked at there."""
+        self._passes = Places()
+        """Where vcpus may go past a stop point: they have been looked at there."""
 
     def run(self, limit: int) -> RunEnd:
         """Run the domains to instruction count `limit` at the most, less far when much is printed or evaluated."""
         hv, agent, sources = self._hv, self._agent, self._sources
-        enough = agent.evaluations + PATIENCE
+        enough, enough_steps = agent.evaluations + PATIENCE, hv.cpu.predicate_steps + PREDICATE_STEPS
         while hv.cpu.count < limit and not agent.console.full and agent.evaluations < enough:
+            if hv.cpu.predicate_steps >= enough_steps:
+                break
             vcpu = hv.schedule()
             if vcpu is None:
                 return hv.idle_reason()
-            skip = self._passes is not None and self._passes == self._place(vcpu)
+            place = place_of(vcpu) if self._passes else None
+            skip = place is not None and place in self._passes
             count = hv.cpu.count
             if skip:
                 sources.leaving(vcpu)
             came = hv.enter(vcpu, sources.limit(vcpu, limit), skip_stop_point=skip)
-            if skip and hv.cpu.count > count:
-                self._passes = None
-            elif skip:
-                sources.stayed(vcpu)
+            if place is not None and skip:
+                if hv.cpu.count > count:
+                    self._passes.take(place)
+                else:
+                    sources.stayed(vcpu)
             match came:
                 case StopPointExit(vaddr):
                     if vcpu.domain is self._domain:
                         agent.hit(vcpu, self._inferiors.vcpu_thread(vcpu), vaddr)
                         sources.reached(vcpu, vaddr)
-                    self._passes = self._place(vcpu)
+                    self._passes.add(place_of(vcpu))
                 case _ if sources and vcpu.domain is self._domain:
                     sources.handle(vcpu, came)
                 case _:
                     hv.handle(vcpu, came)
             sources.ran(vcpu)
         return RunEnd.LIMIT if hv.alive else RunEnd.SHUT_DOWN
-
-    def _place(self, vcpu: Vcpu) -> tuple[Vcpu, int, int]:
-        cpu = self._hv.cpu
-        return vcpu, cpu.rip, cpu.gpr[RSP]

@@ -26,14 +26,16 @@ from .console import Console
 from .following import Following
 from .inferiors import Inferiors
 from .observers import Observers
-from .sources import Place, Sources
+from .places import Place, Places, place_of
+from .sources import Sources
 from .stepping import Stepping
 from .stops import Stops
-from .vcpu_registers import rip_of, rsp_of
 from .watchpoints import Watchpoints
 
 PATIENCE: Final = 1000
 """Agent expressions that may be evaluated in one slice: Ctrl-C is seen between slices."""
+PREDICATE_STEPS: Final = 2_000_000
+"""Steps of predicates in one slice, more or less."""
 
 
 class RunControl:
@@ -62,7 +64,8 @@ class RunControl:
         self._prepared = False
         self._interrupted = False
         self._reported: Place | None = None
-        self._skip: Place | None = None
+        self._skips = Places()
+        """Where vcpus may go past a stop point."""
 
     # -- the debugger's side
 
@@ -75,7 +78,11 @@ class RunControl:
         place = self._place()
         # A step does not look at stop points, and must not leave one behind that is to be passed.
         passes = place == self._reported and not self.sources.leaves_breakpoint
-        self._skip = place if passes and self.stepping.due(place[0]) is None else None
+        self._skips.clear()
+        if passes and self.stepping.due(place[0]) is None:
+            self._skips.add(place)
+        if self._reported is not None and place != self._reported:
+            self.sources.moved(self._reported)
         self.is_resumed = True
         self._prepared = False
         self._interrupted = False
@@ -102,7 +109,8 @@ class RunControl:
         self.sources.clear()
         self.following.forget()
         self.stops.resume(())
-        self._skip = self._reported = None
+        self._reported = None
+        self._skips.clear()
         self._interrupted = False
 
     # -- running
@@ -147,7 +155,7 @@ class RunControl:
         """
         hv, cpu = self._hv, self._hv.cpu
         stepping, holding, agent = self.stepping, self.stops.holding, self.stops.agent
-        enough = agent.evaluations + PATIENCE
+        enough, enough_steps = agent.evaluations + PATIENCE, cpu.predicate_steps + PREDICATE_STEPS
         spun, end_ns = False, hv.now() + limit - cpu.count
         if self.following.has_ended and (ended := self.following.ended()) is not None:
             return ended
@@ -170,6 +178,8 @@ class RunControl:
                 return stop
             if cpu.count >= limit or agent.console.full or agent.evaluations > enough:
                 return None
+            if cpu.predicate_steps >= enough_steps:
+                return None
             spun = holding.on and vcpu.domain is self._domain and holding.spins(vcpu)
             if spun:
                 self.idle = not hv.spin(vcpu)
@@ -189,7 +199,7 @@ class RunControl:
         deferred = self.sources.take_deferred(vcpu)
         if deferred is not None:
             return self.sources.handle_deferred(vcpu, deferred)
-        skip = self._takes_skip(vcpu) if self._skip is not None else False
+        skip = bool(self._skips) and self._skips.take(place_of(vcpu))
         if self.stops.holding.on and not skip:
             skip = self.stops.holding.passes((vcpu.cr3, hv.cpu.rip, hv.cpu.gpr[RSP]))
         if skip and (stop := self.sources.leaving(vcpu)) is not None:
@@ -202,7 +212,7 @@ class RunControl:
         match came:
             case DeadlineExit():
                 if skip and hv.cpu.count == count:
-                    self._skip_here(vcpu)
+                    self._skips.add(place_of(vcpu))
                     self.sources.stayed(vcpu)
                 return None
             case StopPointExit(vaddr):
@@ -219,18 +229,15 @@ class RunControl:
             return done
         stop = self.sources.reached(vcpu, vaddr) or self.stops.breakpoint(vcpu, vaddr)
         if stop is None:
-            self._skip_here(vcpu)
+            self._skips.add(place_of(vcpu))
         return stop
 
     def _pass_by(self, vcpu: Vcpu, came: Exit) -> None:
         """An exit of another domain is nobody's business."""
         if isinstance(came, StopPointExit):
-            self._skip_here(vcpu)
+            self._skips.add(place_of(vcpu))
         else:
             self._hv.handle(vcpu, came)
-
-    def _skip_here(self, vcpu: Vcpu) -> None:
-        self._skip = (vcpu, self._hv.cpu.rip, self._hv.cpu.gpr[RSP])
 
     def _has_shut_down(self) -> bool:
         return self._domain.shutdown_code is not None
@@ -238,14 +245,4 @@ class RunControl:
     # -- places
 
     def _place(self) -> Place:
-        vcpu = self.vcpu
-        return vcpu, rip_of(vcpu), rsp_of(vcpu)
-
-    def _takes_skip(self, vcpu: Vcpu) -> bool:
-        """Whether the vcpu is where it may go past a stop point; only once."""
-        if self._skip is None or self._skip[0] is not vcpu:
-            return False
-        if self._skip[1:] != (self._hv.cpu.rip, self._hv.cpu.gpr[RSP]):
-            return False
-        self._skip = None
-        return True
+        return place_of(self.vcpu)

@@ -24,15 +24,12 @@ from typing import Final
 
 from xdbg.abi.frames import Vaddr
 from xdbg.machine.exits import ExceptionExit, Exit, SyscallExit
-from xdbg.machine.registers import RSP
 from xdbg.rsp.replies import StopEvent
 from xdbg.xen.vcpu import Vcpu
 
 from .breakpoints import Breakpoints
 from .following import Following
-
-Place = tuple[Vcpu, int, int]
-"""A vcpu, its rip and its rsp."""
+from .places import Place, Places, place_of
 
 _SYSCALL_LENGTH: Final = 2
 
@@ -90,8 +87,8 @@ class Sources:
         """The last stop that a source made, and what it says about it."""
         self._passes: Place | None = None
         """Where a source has stopped before the instruction: it goes past the next time."""
-        self._arrived: Place | None = None
-        """The stop point at which the sources have been asked."""
+        self._arrived = Places()
+        """The stop points at which the sources have been asked, and that have not been left."""
         self.leaves_breakpoint = False
         """A source has stopped at a stop point where a breakpoint of gdb has still to be told."""
         self._deferred: tuple[Place, Exit] | None = None
@@ -113,7 +110,7 @@ class Sources:
     @property
     def stands_before(self) -> bool:
         """A source has stopped the guest before an instruction that it has seen the exit of."""
-        return self._passes is not None and self._passes[1:] == (self._hv.cpu.rip, self._hv.cpu.gpr[RSP])
+        return self._passes is not None and self._passes == place_of(self._passes[0])
 
     def prepare(self) -> None:
         """The guest is about to run after a resume."""
@@ -132,7 +129,9 @@ class Sources:
         """The debugger has gone."""
         for source in list(self._members):
             source.clear()
-        self._passes = self._arrived = self._deferred = self._explained = None
+        self._passes = self._deferred = self._explained = None
+        if not self._members:  # a trace that goes on has met what is there
+            self._arrived.clear()
         self.leaves_breakpoint = False
 
     def told(self, stop: StopEvent, lines: Sequence[str]) -> None:
@@ -159,7 +158,7 @@ class Sources:
 
     def take_deferred(self, vcpu: Vcpu) -> Exit | None:
         """The exit that the vcpu has made before the last stop and that Xen has not seen, if it is still there."""
-        if self._deferred is None or self._deferred[0] != self._here(vcpu):
+        if self._deferred is None or self._deferred[0] != place_of(vcpu):
             return None
         came = self._deferred[1]
         self._deferred = None
@@ -174,10 +173,10 @@ class Sources:
         self.leaves_breakpoint = False
         if not self._members:
             return None
-        place = self._here(vcpu)
-        if place == self._arrived:
+        place = place_of(vcpu)
+        if place in self._arrived:
             return None
-        self._arrived = place
+        self._arrived.add(place)
         for source in self._members:
             stop = source.reached(vcpu, vaddr)
             if stop is not None:
@@ -193,13 +192,17 @@ class Sources:
         """
         here = Vaddr(self._hv.cpu.rip)
         stop = self.reached(vcpu, here) if self._members and self._breakpoints.is_internal(here) else None
-        if stop is None:
-            self._arrived = None
+        if stop is None and self._arrived:
+            self._arrived.take(place_of(vcpu))
         return stop
 
     def stayed(self, vcpu: Vcpu) -> None:
         """It did not go on after all."""
-        self._arrived = self._here(vcpu)
+        self._arrived.add(place_of(vcpu))
+
+    def moved(self, place: Place) -> None:
+        """The debugger has put the vcpu of the last stop elsewhere."""
+        self._arrived.take(place)
 
     def limit(self, vcpu: Vcpu, limit: int) -> int:
         """To which instruction count the vcpu may run."""
@@ -231,7 +234,7 @@ class Sources:
         if length:
             cpu.rip = Vaddr(behind - length)
             cpu.count -= 1
-        here = self._here(vcpu)
+        here = place_of(vcpu)
         if here == self._passes:
             self._passes = None
         else:
@@ -248,10 +251,6 @@ class Sources:
             cpu.rip = behind
             cpu.count += 1
         return None
-
-    def _here(self, vcpu: Vcpu) -> Place:
-        cpu = self._hv.cpu
-        return vcpu, cpu.rip, cpu.gpr[RSP]
 
 
 def exit_length(came: Exit) -> int:

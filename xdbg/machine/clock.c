@@ -208,6 +208,11 @@ static __attribute__((noinline)) void slow_block(struct clock *c, uint64_t pc, u
         restart(c, 0);
     }
     bool stops_here = c->nr_stop_points && stop_point_at(c, pc);
+    if (unlikely(stops_here) && c->predicate_steps >= c->predicate_limit) {
+        c->last = NULL;
+        leave(c, EVENT_DEADLINE);
+        restart(c, 0);
+    }
     if (unlikely(stops_here) && stop_point_stops(c, pc)) {
         c->last = NULL;
         leave(c, EVENT_STOP_POINT);

@@ -210,6 +210,7 @@ struct clock {
     uint64_t slow_blocks;
     uint64_t translations;
     uint64_t predicates; /* evaluated */
+    uint64_t predicate_steps; /* taken in them */
     /* private */
     struct line *last; /* the block that runs or ran last; NULL: none since the last known boundary */
     uint64_t fresh_pc; /* the block that the engine has just translated */
@@ -218,6 +219,7 @@ struct clock {
     uint64_t limit; /* of the block that the engine was told to run next */
     uint64_t modified_itself; /* the block before the last exit was dropped in its middle */
     uint64_t restarts; /* since a block ran */
+    uint64_t predicate_limit; /* of `predicate_steps` in this run */
     uint64_t skip_pc;
     uint64_t skip_count;
     uint64_t rep_pc; /* the last instruction retired was an iteration of the rep here, at `rep_count` */
@@ -263,7 +265,7 @@ bool stop_point_at(const struct clock *c, uint64_t vaddr);
 bool stop_point_stops(struct clock *c, uint64_t vaddr);
 
 /* predicate.c */
-bool predicate_holds(const struct clock *c, const struct predicate *p);
+bool predicate_holds(struct clock *c, const struct predicate *p);
 
 /* traps.c */
 bool special_is_active(const struct clock *c, const struct block *block);

@@ -146,6 +146,7 @@ class Clock(ctypes.Structure):
         ("slow_blocks", ctypes.c_uint64),
         ("translations", ctypes.c_uint64),
         ("predicates", ctypes.c_uint64),
+        ("predicate_steps", ctypes.c_uint64),
     ]
 
 

@@ -116,6 +116,11 @@ class Cpu(Registers):
         self._clock.count = value
 
     @property
+    def predicate_steps(self) -> int:
+        """Steps taken in predicates since creation: time that is not in `count`."""
+        return int(self._clock.predicate_steps)
+
+    @property
     def tsc_offset(self) -> int:
         """What rdtsc adds to `count`, modulo 2**64."""
         return int(self._clock.tsc_offset)
@@ -161,7 +166,8 @@ class Cpu(Registers):
     def enter(self, deadline: int, *, skip_stop_point: bool = False) -> Exit:
         """Run until an exit, at the latest when `count` is `deadline` (at once if it is already).
 
-        A stop point at the present RIP stops, too, unless `skip_stop_point`.
+        A stop point at the present RIP stops, too, unless `skip_stop_point`. When evaluating predicates takes long, it
+        comes back with a DeadlineExit before the deadline.
         """
         words = self._words
         words[_DEADLINE_WORD] = deadline

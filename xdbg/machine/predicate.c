@@ -85,6 +85,8 @@ static bool load(const struct clock *c, const struct predicate *p, uint64_t vadd
     uint64_t part = PAGE - PAGE_OFFSET(vaddr) < size ? PAGE - PAGE_OFFSET(vaddr) : size;
 
     *value = 0;
+    if (size && vaddr + size - 1 < vaddr) /* nothing is behind the last address */
+        return false;
     for (uint64_t i = first; i < p->nr_tables; i++) {
         if (!translate(c, p->tables[i], vaddr, &maddr))
             continue;
@@ -168,13 +170,13 @@ static bool binary(uint32_t op, uint64_t left, uint64_t right, uint64_t *result)
     return true;
 }
 
-/* Is the guest to be stopped at the stop point where it is? True, too, when that can't be said. */
-bool predicate_holds(const struct clock *c, const struct predicate *p)
+/* Is the guest to be stopped at the stop point where it is? True, too, when that can't be said. `budget` loses the steps. */
+static bool decide(const struct clock *c, const struct predicate *p, unsigned *budget)
 {
     uint64_t stack[STACK], saved;
     uint64_t place = 0, height = 0;
 
-    for (unsigned budget = BUDGET; budget && place < p->nr_steps; budget--) {
+    for (; *budget && place < p->nr_steps; --*budget) {
         const struct predicate_step *step = &p->steps[place++];
         uint32_t op = step->op, operand = step->operand;
         uint64_t needs = op >= OP_ADD || op == OP_SWAP ? 2 : op == OP_ROT ? 3 : op == OP_PICK ? (uint64_t)operand + 1
@@ -254,4 +256,13 @@ bool predicate_holds(const struct clock *c, const struct predicate *p)
         }
     }
     return true;
+}
+
+bool predicate_holds(struct clock *c, const struct predicate *p)
+{
+    unsigned budget = BUDGET;
+    bool holds = decide(c, p, &budget);
+
+    c->predicate_steps += BUDGET - budget + 1;
+    return holds;
 }

@@ -11,6 +11,7 @@
 
 enum { UC_X86_REG_RFLAGS = 253 };
 static const uint64_t NEVER = ~(uint64_t)0;
+enum { PREDICATE_STEPS = 2000000 }; /* in one run, which then ends as at its deadline: some hundredths of a second */
 
 /* What Python asked for since the last entry. */
 static void apply_pending(struct clock *c)
@@ -106,6 +107,7 @@ uint64_t xdbg_run(struct clock *c)
     c->single_count = NEVER;
     c->skip_pc = *e->eip;
     c->skip_count = c->skip_stop_point ? c->count : NEVER;
+    c->predicate_limit = c->predicate_steps + PREDICATE_STEPS;
     if (c->count >= c->deadline) {
         c->event = EVENT_DEADLINE;
         return c->event;

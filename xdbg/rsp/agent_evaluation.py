@@ -8,11 +8,9 @@ itself. Recording (``trace`` and its like) goes to the context. GDB manual: "The
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from xdbg.rsp.agent_expression import REFERENCES, Expression, ExpressionError, Instruction, Op
+from xdbg.rsp.agent_expression import BUDGET, REFERENCES, Expression, ExpressionError, Instruction, Op
 from xdbg.rsp.agent_printf import Piece
 
-BUDGET: Final = 10_000
-"""Instructions that one evaluation may execute."""
 MAX_RECORDED: Final = 1 << 16
 """Bytes that one ``trace`` may record."""
 

@@ -24,6 +24,10 @@ MAX_CODE: Final = 8192
 """Bytes of one expression; gdb itself makes none of more than some hundred."""
 MAX_STACK: Final = 100
 """Values on the stack."""
+BUDGET: Final = 10_000
+"""Instructions that one evaluation may execute."""
+_LIGHT: Final = 64
+"""Instructions in a unit of `Expression.weight`."""
 
 
 class ExpressionError(Exception):
@@ -133,12 +137,16 @@ class Instruction:
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """A verified expression. `depth`: the greatest height of its stack; `has_result`: each end leaves a value."""
+    """A verified expression. `depth`: the greatest height of its stack; `has_result`: each end leaves a value.
+
+    `weight`: how much evaluating it may cost at the most, 1 for a short one without loops.
+    """
 
     code: bytes
     instructions: tuple[Instruction, ...]
     depth: int
     has_result: bool
+    weight: int
 
 
 def parse(code: bytes) -> Expression:
@@ -160,7 +168,13 @@ def parse(code: bytes) -> Expression:
         ),
         max(_after(one, height) for one, height in zip(instructions, heights, strict=True)),
         all(height != 0 for height in ends),
+        1 + (BUDGET if _has_loops(instructions) else len(instructions)) // _LIGHT,
     )
+
+
+def _has_loops(instructions: Sequence[Instruction]) -> bool:
+    jumps = (Op.GOTO, Op.IF_GOTO)
+    return any(one.op in jumps and one.operand <= place for place, one in enumerate(instructions))
 
 
 def _decode(code: bytes) -> Iterator[tuple[int, Instruction]]:

@@ -57,6 +57,11 @@ class Tracepoint:
         """Gdb's number."""
         return self.definition.tracepoint.number
 
+    def weight(self, steps: Sequence[Step]) -> int:
+        """How much a hit (`at_hit`) or a step (`at_step`) costs: its expressions' weights."""
+        looked_at = (self.condition, *steps) if steps is self.at_hit else steps
+        return 1 + sum(one.weight for one in looked_at if isinstance(one, Expression))
+
     def whole(self) -> WholeTracepoint:
         """All that was defined."""
         return WholeTracepoint(self.definition, tuple(self.actions), tuple(self.step_actions), tuple(self.sources))

@@ -112,7 +112,7 @@ class TraceSource(StopSource):
         """The vcpu is about to execute the instruction there."""
         recording = self._recording
         for tracepoint in recording.definitions.at(vaddr):
-            self._agent.evaluations += 1
+            self._agent.evaluations += tracepoint.weight(tracepoint.at_hit)
             if recording.runs and self._counts(vcpu, tracepoint) and recording.hit(vcpu, tracepoint):
                 follows_process = tracepoint.pid != KERNEL_PID and not vcpu.kernel_mode
                 user_cr3 = vcpu.cr3 if follows_process else None
@@ -139,7 +139,7 @@ class TraceSource(StopSource):
             walk.vcpu, walk.rip, walk.count, walk.away = vcpu, cpu.rip, cpu.count, False
             if moved and self._recording.runs:
                 walk.left -= 1
-                self._agent.evaluations += 1
+                self._agent.evaluations += walk.tracepoint.weight(walk.tracepoint.at_step)
                 self._recording.stepped(vcpu, walk.tracepoint)
                 if not walk.left:
                     self._recording.complete(walk.tracepoint)

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+from errno import ESRCH
 from typing import TYPE_CHECKING
 
 from xdbg.rsp import table
 from xdbg.rsp.packets.session import Anything, Bare, OptionalProcess, Process, Supported
 from xdbg.rsp.replies import Empty, Ok, Reply, Text
 from xdbg.rsp.table import packet
-from xdbg.rsp.target import NonStop, Processes, ProcessEvents, Target
+from xdbg.rsp.target import NonStop, Processes, ProcessEvents, Target, TargetError
 
 if TYPE_CHECKING:
     from xdbg.rsp.connection import Connection
@@ -80,6 +81,8 @@ def attach(conn: Connection, target: Processes, request: Process) -> Reply:
 def detach(conn: Connection, target: Target, request: OptionalProcess) -> Reply:
     """Lets go of one process, or of all. Outside of extended mode the session ends with the last."""
     processes = conn.capability(Processes)
+    if request.pid is not None and request.pid not in conn.pids():
+        raise TargetError(ESRCH, f"process {request.pid} is not attached")
     if processes is not None:
         for pid in conn.pids() if request.pid is None else [request.pid]:
             processes.detach(pid)
