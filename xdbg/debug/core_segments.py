@@ -4,8 +4,9 @@ The address space is that of the vcpu that has the CPU, as a debugger sees it: a
 and the kernel's where user mode has nothing. Xen's own part is left out. Physical addresses are the guest's own, pfn *
 4096.
 
-A guest's page tables can map one frame any number of times, far more often than a file can hold: tables, pages and
-segments have limits.
+A guest's page tables can map one frame any number of times, far more often than a file can hold. Linux does: a page
+that says "no frame" stands for all that its table of pfns has room for, a quarter of a million times. So a frame is
+shown in some places only, be it a page or a page table. Tables, pages and segments have limits, too.
 """
 
 from array import array
@@ -33,6 +34,8 @@ MAX_SEGMENTS: Final = 60_000
 """ELF has room for some 65,000 program headers without detours."""
 MAPPED_PER_FRAME: Final = 4
 """Pages of virtual memory that are looked at, for each frame of the machine."""
+MAX_PLACES: Final = 16
+"""In so many places a frame is shown, and a page table is followed."""
 MAX_TABLES: Final = 1 << 16
 """Page tables that are looked at: enough for 128 GiB."""
 
@@ -62,10 +65,11 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class SegmentList:
-    """The segments, ascending. `left_out`: whether a limit has ended the search."""
+    """The segments, ascending. `left_out`: a limit has ended the search; `repeats`: frames have more places than shown."""
 
     segments: Sequence[Segment]
     left_out: bool
+    repeats: bool
 
 
 def pages_of(domain: Domain) -> list[tuple[int, Mfn]]:
@@ -89,10 +93,10 @@ def find_segments(vcpu: Vcpu, frames: Sequence[Mfn], pages: Sequence[tuple[int, 
     vaddr = offset = length = paddr = flags = 0
     for page_vaddr, _, maddr, page_flags in tables.address_space(vcpu):
         if len(segments) >= MAX_SEGMENTS:
-            return SegmentList(segments, left_out=True)
+            return SegmentList(segments, left_out=True, repeats=tables.repeats)
         frame = maddr >> PAGE_SHIFT
         place = places[frame] if frame < ram.nr_frames else -1
-        if place < 0:
+        if place < 0 or tables.seen_enough(frame):
             continue
         if length and page_vaddr == vaddr + length and place == offset + length and page_flags == flags:
             length += PAGE_SIZE
@@ -102,7 +106,7 @@ def find_segments(vcpu: Vcpu, frames: Sequence[Mfn], pages: Sequence[tuple[int, 
         vaddr, offset, length, paddr, flags = page_vaddr, place, PAGE_SIZE, paddrs[frame], page_flags
     if length:
         segments.append(Segment(vaddr, offset, length, paddr, flags))
-    return SegmentList(segments, tables.left_out)
+    return SegmentList(segments, tables.left_out, tables.repeats)
 
 
 class _Tables:
@@ -112,8 +116,19 @@ class _Tables:
         self._ram = ram
         self._tables_left = MAX_TABLES
         self._pages_left = MAPPED_PER_FRAME * ram.nr_frames
+        self._places = array("B", [0]) * ram.nr_frames
         self.left_out = False
         """A limit has been reached."""
+        self.repeats = False
+        """A frame has more places than are shown."""
+
+    def seen_enough(self, frame: int) -> bool:
+        """Count one more place of a frame. Returns whether it is one too many."""
+        if self._places[frame] == MAX_PLACES:
+            self.repeats = True
+            return True
+        self._places[frame] += 1
+        return False
 
     def address_space(self, vcpu: Vcpu) -> Iterator[_Page]:
         """The mapped pages that a debugger sees, ascending, each once."""
@@ -134,7 +149,7 @@ class _Tables:
     def _table(
         self, table: int, level: int, base: int, indices: tuple[int, int], rights: int, hidden: int
     ) -> Iterator[_Page]:
-        if table >= self._ram.nr_frames:
+        if table >= self._ram.nr_frames or self.seen_enough(table):
             return
         if not self._tables_left:
             self.left_out = True

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from errno import EIO, ENOTSUP
 
 from xdbg.debug.core_file import CoreFileError, write_core
+from xdbg.debug.core_segments import MAX_PLACES
 from xdbg.debug.monitor import MonitorContext, arguments, monitor
 from xdbg.rsp.target import TargetError
 
@@ -26,3 +27,5 @@ def dump_core(context: MonitorContext, words: Sequence[str]) -> Iterator[str]:
     yield f"{name}: {summary.nr_pages} pages, {segments}, {summary.size} bytes with the holes"
     if summary.left_out:
         yield "the guest maps more virtual memory than segments can show: some is left out"
+    if summary.repeats:
+        yield f"frames that are mapped more than {MAX_PLACES} times are shown in the first places only"
