@@ -141,7 +141,7 @@ def write_core(domain: Domain, symbols: SymbolTable, sink: CoreSink, *, with_seg
     if with_segments:
         signal = Signal.ABRT if domain.shutdown_code in CRASHES else Signal.ZERO
         notes = b"".join(vcpu_notes(vcpu, signal) for vcpu in vcpus) + vmcoreinfo_note(vcpus[0], symbols)
-        memory = find_segments(vcpus[0], [mfn for section in paged for mfn in section.frames], pages)
+        memory = find_segments(vcpus[0], [mfn for section in paged for mfn in section.frames])
     nr_headers = len(memory.segments) + 1 if with_segments else 0
     notes_at = _EHDR.size + nr_headers * _PHDR.size
     places = _lay_out(sections, notes_at + len(notes))
