@@ -11,7 +11,7 @@ from xdbg.rsp.target import TargetError
 
 @monitor("dump-core", "FILE [xen]")
 def dump_core(context: MonitorContext, words: Sequence[str]) -> Iterator[str]:
-    """Write the whole domain to a new file where the server runs, for gdb and for Xen's tools; xen: for these only"""
+    """Write the whole domain to a new file where the server runs, for gdb and drgn; xen: for crash and Xen's tools"""
     name, *form = arguments(words, "dump-core FILE [xen]", 1, 2)
     if form not in ([], ["xen"]):
         raise TargetError(ENOTSUP, f"no form {form[0]!r} of a core; there is xen")
