@@ -24,9 +24,13 @@ def test_a_crash_leaves_a_core(tmp_path):
         assert elf.header["e_type"] == "ET_CORE"
         assert elf.get_section_by_name(".xen_pages") is not None
     assert core.stat().st_mode & 0o777 == 0o600
-    traced = tmp_path / "traced"
-    assert xdbg("trace", "crash", "--append", "no-handler", "--core", traced).returncode == 3
+    traced, xen = tmp_path / "traced", tmp_path / "xen"
+    assert xdbg("trace", "crash", "--append", "no-handler", "--core", traced, "--xen-core", xen).returncode == 3
     assert traced.read_bytes() == core.read_bytes()
+    with xen.open("rb") as file, core.open("rb") as other:
+        elf = ELFFile(file)
+        assert elf.num_segments() == 0  # by which crash and Xen's tools know the format
+        assert elf.get_section_by_name(".xen_p2m").data() == ELFFile(other).get_section_by_name(".xen_p2m").data()
 
 
 def test_no_crash_no_core(tmp_path):
@@ -40,4 +44,7 @@ def test_a_file_that_can_not_be_made_is_refused_before_the_domain_runs(tmp_path)
         run = xdbg("run", "crash", "--append", "no-handler", "--core", path)
         assert (run.returncode, run.stdout) == (2, b"")
         assert b"--core" in run.stderr
+        assert b"--xen-core" in xdbg("run", "crash", "--append", "no-handler", "--xen-core", path).stderr
+    same = xdbg("run", "crash", "--core", tmp_path / "same", "--xen-core", tmp_path / "same")
+    assert (same.returncode, b"--xen-core" in same.stderr) == (2, True)
     assert xdbg("serve", "hello", "--dump-dir", tmp_path / "no").returncode == 2

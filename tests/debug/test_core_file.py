@@ -13,9 +13,9 @@ from xdbg.abi.dump_core import DumpcoreHeader, DumpcoreP2m, DumpcoreXenVersion
 from xdbg.abi.frames import PAGE_SIZE, Vaddr
 from xdbg.abi.shared_info import SharedInfo
 from xdbg.abi.vcpu import VcpuGuestContext
-from xdbg.abi.x86 import PTE_PRESENT, PTE_RW, PTE_USER
+from xdbg.abi.x86 import PTE_ADDR_MASK, PTE_PRESENT, PTE_RW, PTE_USER
 from xdbg.debug.core_file import CoreFileError, write_core
-from xdbg.debug.core_segments import find_segments, pages_of
+from xdbg.debug.core_segments import MAX_PLACES, find_segments, pages_of
 from xdbg.machine.paging import read_virtual, walk
 from xdbg.session.core_files import CoreFiles
 
@@ -164,30 +164,103 @@ def test_the_same_state_gives_the_same_bytes_and_writing_changes_nothing(small):
     assert len(digests) == 1
 
 
-def test_tables_that_map_themselves_over_and_over_end_at_a_limit(small, monkeypatch):
-    monkeypatch.setattr("xdbg.debug.core_segments.MAX_TABLES", 1 << 12)
+def frames_of(guest):
+    return [mfn for _, mfn in pages_of(guest.target.domain)]
+
+
+def test_tables_that_map_themselves_over_and_over_are_followed_in_some_places_only(small):
     guest = small()
     guest.step()
     vcpu = guest.target.domain.vcpus[0]
     ram = guest.target.hv.ram
+    plain = find_segments(vcpu, frames_of(guest))
+    assert not plain.repeats
     table = guest.target.domain.page_mfn(900)
     link = table << 12 | PTE_PRESENT | PTE_RW | PTE_USER
     for index in range(512):
         ram.q[table * 512 + index] = link
     ram.q[vcpu.guest_table * 512 + 5] = link
-    pages = pages_of(guest.target.domain)
-    found = find_segments(vcpu, [mfn for _, mfn in pages], pages)
+    found = find_segments(vcpu, frames_of(guest))
+    assert found.repeats
+    assert not found.left_out
+    assert len(plain.segments) < len(found.segments) <= len(plain.segments) + MAX_PLACES
+
+
+def test_a_page_that_stands_for_many_is_shown_in_the_first_places_and_hides_nothing_behind_it(small):
+    guest = small()
+    guest.step()
+    domain = guest.target.domain
+    ram = guest.target.hv.ram
+    rights = PTE_PRESENT | PTE_RW | PTE_USER
+    l3, l2, l1, page = (domain.page_mfn(pfn) for pfn in (900, 901, 902, 903))
+    ram.q[domain.vcpus[0].guest_table * 512 + 5] = l3 << 12 | rights
+    ram.q[l3 * 512] = l2 << 12 | rights
+    for index in range(512):  # as Linux does it: 262,144 times one page
+        ram.q[l2 * 512 + index] = l1 << 12 | rights
+        ram.q[l1 * 512 + index] = page << 12 | rights
+    elf = core_of(guest)
+    base = 5 << 39
+    shown = [segment["p_vaddr"] for segment in segments_of(elf) if base <= segment["p_vaddr"] < base + (1 << 30)]
+    assert shown == [base + (index << 12) for index in range(len(shown))]
+    assert MAX_PLACES - 4 < len(shown) <= MAX_PLACES
+    assert read(elf, guest.at("counter"), 8) == read_virtual(ram, domain.vcpus[0].kernel_cr3, guest.at("counter"), 8)
+
+
+@pytest.mark.parametrize(("limit", "value"), [("MAX_TABLES", 3), ("MAX_SEGMENTS", 2), ("MAPPED_ANYHOW", 3)])
+def test_a_search_that_a_limit_ends_says_so(small, monkeypatch, limit, value):
+    guest = small()
+    guest.step()
+    monkeypatch.setattr(f"xdbg.debug.core_segments.{limit}", value)
+    monkeypatch.setattr("xdbg.debug.core_segments.MAPPED_PER_FRAME", 4 if limit != "MAPPED_ANYHOW" else 0)
+    found = find_segments(guest.target.domain.vcpus[0], frames_of(guest))
     assert found.left_out
-    empty = guest.target.domain.page_mfn(901)
-    for index in range(512):
-        ram.q[empty * 512 + index] = 0
-        ram.q[table * 512 + index] = empty << 12 | PTE_PRESENT | PTE_RW | PTE_USER
-    top = guest.target.domain.page_mfn(902)
-    for index in range(512):
-        ram.q[top * 512 + index] = link
-        if index < 256:
-            ram.q[vcpu.guest_table * 512 + index] = top << 12 | PTE_PRESENT | PTE_RW | PTE_USER
-    assert find_segments(vcpu, [mfn for _, mfn in pages], pages).left_out
+    assert len(found.segments) <= 2
+
+
+def test_physical_addresses_are_those_in_the_page_tables(stopped):
+    """A reader that knows only these and the tables' root gets where the segments lead."""
+    elf = core_of(stopped)
+    loads = segments_of(elf)
+
+    def physical(maddr, length):
+        for segment in loads:
+            if segment["p_paddr"] <= maddr < segment["p_paddr"] + segment["p_memsz"]:
+                elf.stream.seek(segment["p_offset"] + maddr - segment["p_paddr"])
+                return elf.stream.read(length)
+        raise AssertionError(f"{maddr:#x} is in no segment")
+
+    root = VcpuGuestContext.from_bytes(elf.get_section_by_name(".xen_prstatus").data()).ctrlreg[3]
+    vaddr = stopped.at("counter")
+    at = root
+    for shift in (39, 30, 21, 12):
+        entry = int.from_bytes(physical(at + (vaddr >> shift & 511) * 8, 8), "little")
+        assert entry & PTE_PRESENT
+        at = entry & PTE_ADDR_MASK
+    assert physical(at + (vaddr & 0xFFF), 8) == read(elf, vaddr, 8)
+    assert int.from_bytes(physical(at + (vaddr & 0xFFF), 8), "little") > 0
+
+
+def test_a_run_ends_where_physical_addresses_do_not_go_on(small):
+    guest = small()
+    guest.step()
+    domain, ram = guest.target.domain, guest.target.hv.ram
+    shared = domain.shared_info
+    frames = frames_of(guest)
+    place = frames.index(domain.page_mfn(903)) + 1
+    frames.insert(place, shared)  # behind 903 in the file, elsewhere in the machine
+    rights = PTE_PRESENT | PTE_RW | PTE_USER
+    l3, l2, l1 = (domain.page_mfn(pfn) for pfn in (900, 901, 902))
+    ram.q[domain.vcpus[0].guest_table * 512 + 5] = l3 << 12 | rights
+    ram.q[l3 * 512] = l2 << 12 | rights
+    ram.q[l2 * 512] = l1 << 12 | rights
+    for index, mfn in enumerate((domain.page_mfn(903), shared)):
+        ram.q[l1 * 512 + index] = mfn << 12 | rights
+    base = 5 << 39
+    found = [one for one in find_segments(domain.vcpus[0], frames).segments if base <= one.vaddr < base + (1 << 30)]
+    assert [(one.vaddr, one.paddr >> 12, one.length) for one in found] == [
+        (base, domain.page_mfn(903), PAGE_SIZE),
+        (base + PAGE_SIZE, shared, PAGE_SIZE),
+    ]
 
 
 def test_a_vmcoreinfo_that_leads_nowhere_is_left_out(small):

@@ -4,6 +4,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -106,32 +107,45 @@ def packet_log(path: Path | None, launch: Launch, *, overwrite: bool) -> PacketL
         raise UsageFailure(str(error)) from error
 
 
-def core_option(command: F) -> F:
-    """--core FILE, which `save_crashed` acts on."""
-    return click.option(
-        "--core",
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        help="If the domain crashes, write its core to this new file, for gdb and Xen's tools.",
-    )(command)
+@dataclass(frozen=True, slots=True)
+class Cores:
+    """Which files a domain that crashes leaves."""
+
+    core: Path | None
+    xen_core: Path | None
+
+    def check(self) -> None:
+        """Refuse, before anything is run, a file that can't be a core's."""
+        for option, path in self._named():
+            if path.exists() or not path.parent.is_dir():
+                raise UsageFailure(f"{option}: {path}: {'it exists already' if path.exists() else 'no such directory'}")
+        if self.core is not None and self.core == self.xen_core:
+            raise UsageFailure(f"--xen-core: {self.core}: it is the file of --core")
+
+    def save(self, launched: Launched, outcome: Outcome) -> None:
+        """Write what was asked for, if the domain has crashed."""
+        if outcome is not Outcome.CRASHED:
+            return
+        for option, path in self._named():
+            try:
+                save_core(launched, path, with_segments=option == "--core")
+            except CoreFileError as error:
+                click.echo(f"xdbg: {option}: {error}", err=True)
+            else:
+                click.echo(f"xdbg: the core is in {path}", err=True)
+
+    def _named(self) -> list[tuple[str, Path]]:
+        both = (("--core", self.core), ("--xen-core", self.xen_core))
+        return [(option, path) for option, path in both if path is not None]
 
 
-def check_core(core: Path | None) -> None:
-    """Refuse, before anything is run, a file that can't be the core's."""
-    if core is not None and (core.exists() or not core.parent.is_dir()):
-        raise UsageFailure(f"--core: {core}: {'it exists already' if core.exists() else 'no such directory'}")
-
-
-def save_crashed(launched: Launched, outcome: Outcome, core: Path | None) -> None:
-    """Write the core of a domain that has crashed, if that was asked for."""
-    if core is None or outcome is not Outcome.CRASHED:
-        return
-    try:
-        save_core(launched, core)
-    except CoreFileError as error:
-        click.echo(f"xdbg: --core: {error}", err=True)
-    else:
-        click.echo(f"xdbg: the core is in {core}", err=True)
+def core_options(command: F) -> F:
+    """--core FILE and --xen-core FILE, which make a `Cores`."""
+    path = click.Path(path_type=Path)
+    help_core = "If the domain crashes, write its core to this new file, for gdb, drgn and Xen's tools."
+    help_xen = "The same without program headers, for crash with a Linux kernel and for what knows Xen's format alone."
+    command = click.option("--xen-core", type=path, metavar="FILE", help=help_xen)(command)
+    return click.option("--core", type=path, metavar="FILE", help=help_core)(command)
 
 
 def limits_of(max_instructions: int | None, timeout: float | None) -> Limits:

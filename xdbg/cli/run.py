@@ -11,13 +11,12 @@ from xdbg.session.run import Outcome, run_to_end
 
 from .options import (
     EXIT_LIMIT,
-    check_core,
-    core_option,
+    Cores,
+    core_options,
     domain_options,
     launch_domain,
     limit_options,
     limits_of,
-    save_crashed,
 )
 
 EXIT_STATUS = {Outcome.POWERED_OFF: 0, Outcome.CRASHED: 3, Outcome.LIMIT: EXIT_LIMIT, Outcome.STUCK: EXIT_LIMIT}
@@ -39,7 +38,7 @@ def report(launched: Launched, outcome: Outcome) -> int:
 @click.command("run")
 @domain_options
 @limit_options
-@core_option
+@core_options
 def command(
     kernel: str,
     modules: tuple[Path, ...],
@@ -48,14 +47,16 @@ def command(
     max_instructions: int | None,
     timeout: float | None,
     core: Path | None,
+    xen_core: Path | None,
 ) -> None:
     """Run the domain of KERNEL, a bundled guest's name or a PV64 ELF kernel.
 
     The console is stdout and stdin. Exit status: 0 the domain powered off, 3 it crashed, 124 a limit was hit.
     """
-    check_core(core)
+    cores = Cores(core, xen_core)
+    cores.check()
     launched = launch_domain(kernel, modules, append, memory)
     terminal = Terminal(sys.stdout.buffer, sys.stdin.fileno())
     outcome = run_to_end(launched, terminal, limits_of(max_instructions, timeout))
-    save_crashed(launched, outcome, core)
+    cores.save(launched, outcome)
     sys.exit(report(launched, outcome))

@@ -14,14 +14,13 @@ from xdbg.trace.events import DEFAULT_KINDS, EVENT_KINDS, parse_kinds
 from xdbg.trace.formats import FORMATS
 
 from .options import (
+    Cores,
     UsageFailure,
-    check_core,
-    core_option,
+    core_options,
     domain_options,
     launch_domain,
     limit_options,
     limits_of,
-    save_crashed,
 )
 from .run import report
 
@@ -29,7 +28,7 @@ from .run import report
 @click.command("trace", epilog="Events: " + "; ".join(f"{name}: {what}" for name, what in EVENT_KINDS.items()))
 @domain_options
 @limit_options
-@core_option
+@core_options
 @click.option("--format", "form", type=click.Choice(list(FORMATS)), default="text", show_default=True)
 @click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Where the dump goes; default stdout.")
 @click.option(
@@ -45,6 +44,7 @@ def command(
     max_instructions: int | None,
     timeout: float | None,
     core: Path | None,
+    xen_core: Path | None,
     form: str,
     output: Path | None,
     events: str | None,
@@ -57,7 +57,8 @@ def command(
         kinds = DEFAULT_KINDS if events is None else parse_kinds(events)
     except ValueError as error:
         raise UsageFailure(f"--events: {error}") from error
-    check_core(core)
+    cores = Cores(core, xen_core)
+    cores.check()
     launched = launch_domain(kernel, modules, append, memory)
     with ExitStack() as stack:
         stream: TextIO = sys.stdout
@@ -69,5 +70,5 @@ def command(
         launched.hv.observer = make_recorder(launched, stream, form, kinds)
         terminal = Terminal(sys.stderr.buffer if output is None else sys.stdout.buffer, sys.stdin.fileno())
         outcome = run_to_end(launched, terminal, limits_of(max_instructions, timeout))
-    save_crashed(launched, outcome, core)
+    cores.save(launched, outcome)
     sys.exit(report(launched, outcome))

@@ -84,12 +84,13 @@ class CoreFiles(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CoreSummary:
-    """What has been written. `left_out`: there was more virtual memory than segments can show."""
+    """What has been written. `left_out`, `repeats`: why some virtual memory is not shown, as `SegmentList` tells."""
 
     size: int
     nr_pages: int
     nr_segments: int
     left_out: bool
+    repeats: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +137,11 @@ def write_core(domain: Domain, symbols: SymbolTable, sink: CoreSink, *, with_seg
     sections = (*sections, strings)
 
     notes = b""
-    memory = SegmentList((), left_out=False)
+    memory = SegmentList((), left_out=False, repeats=False)
     if with_segments:
         signal = Signal.ABRT if domain.shutdown_code in CRASHES else Signal.ZERO
         notes = b"".join(vcpu_notes(vcpu, signal) for vcpu in vcpus) + vmcoreinfo_note(vcpus[0], symbols)
-        memory = find_segments(vcpus[0], [mfn for section in paged for mfn in section.frames], pages)
+        memory = find_segments(vcpus[0], [mfn for section in paged for mfn in section.frames])
     nr_headers = len(memory.segments) + 1 if with_segments else 0
     notes_at = _EHDR.size + nr_headers * _PHDR.size
     places = _lay_out(sections, notes_at + len(notes))
@@ -173,7 +174,7 @@ def write_core(domain: Domain, symbols: SymbolTable, sink: CoreSink, *, with_seg
         fixed = (place, section.size, 0, 0, section.align, section.entry_size)
         out.write(_SHDR.pack(name_at, section.kind, 0, 0, *fixed))
         name_at += len(section.name) + 1
-    return CoreSummary(out.at, len(pages), len(memory.segments), memory.left_out)
+    return CoreSummary(out.at, len(pages), len(memory.segments), memory.left_out, memory.repeats)
 
 
 def _without_pfn(domain: Domain) -> tuple[Mfn, ...]:

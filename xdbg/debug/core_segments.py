@@ -1,11 +1,12 @@
 """The virtual memory in the core of a domain: runs of pages that follow each other in memory and in the file.
 
 The address space is that of the vcpu that has the CPU, as a debugger sees it: above, the kernel's; below, user mode's,
-and the kernel's where user mode has nothing. Xen's own part is left out. Physical addresses are the guest's own, pfn *
-4096.
+and the kernel's where user mode has nothing. Xen's own part is left out. Physical addresses are the machine's, as they
+stand in the page tables: a reader that finds no segment for an address (drgn, for other processes) walks these.
 
-A guest's page tables can map one frame any number of times, far more often than a file can hold: tables, pages and
-segments have limits.
+A guest's page tables can map one frame any number of times, far more often than a file can hold. Linux does: a page
+that says "no frame" stands for all that its table of pfns has room for, a quarter of a million times. So a frame is
+shown in some places only, be it a page or a page table. Tables, pages and segments have limits, too.
 """
 
 from array import array
@@ -32,24 +33,25 @@ from xdbg.xen.vcpu import Vcpu
 MAX_SEGMENTS: Final = 60_000
 """ELF has room for some 65,000 program headers without detours."""
 MAPPED_PER_FRAME: Final = 4
-"""Pages of virtual memory that are looked at, for each frame of the machine."""
+"""Pages of virtual memory that are looked at, for each frame of the machine, beside `MAPPED_ANYHOW`."""
+MAPPED_ANYHOW: Final = 1 << 18
+"""Pages of virtual memory that are looked at in the smallest machine."""
+MAX_PLACES: Final = 16
+"""In so many places a frame is shown, and a page table is followed."""
 MAX_TABLES: Final = 1 << 16
 """Page tables that are looked at: enough for 128 GiB."""
 
 _PF_X, _PF_W, _PF_R = 1, 2, 4
-_NO_PFN: Final = 1 << 52
-"""Beyond all physical addresses: there a segment of frames without a pfn has its own."""
 _LOWER_SLOTS: Final = 256
 _FIRST_UPPER_SLOT: Final = HYPERVISOR_VIRT_END >> 39 & 511
 """The first l4 entry behind Xen's own."""
 _SIGN: Final = 0xFFFF_0000_0000_0000
-_U64: Final = (1 << 64) - 1
 
 _Page = tuple[int, int, int, int]
 """vaddr; 0, or 1 for what another address space hides; maddr; PF_* flags."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Segment:
     """A run of virtual memory. `offset`: where it begins in the pages that the file has; `flags`: PF_*."""
 
@@ -59,13 +61,22 @@ class Segment:
     paddr: int
     flags: int
 
+    def goes_on(self, vaddr: int, offset: int, paddr: int, flags: int) -> bool:
+        """Whether a page of these is the next one of the run."""
+        here = (self.vaddr + self.length, self.offset + self.length, self.paddr + self.length, self.flags)
+        return here == (vaddr, offset, paddr, flags)
+
 
 @dataclass(frozen=True, slots=True)
 class SegmentList:
-    """The segments, ascending. `left_out`: whether a limit has ended the search."""
+    """The segments, ascending.
+
+    `left_out`: a limit has ended the search. `repeats`: frames have more places than are shown.
+    """
 
     segments: Sequence[Segment]
     left_out: bool
+    repeats: bool
 
 
 def pages_of(domain: Domain) -> list[tuple[int, Mfn]]:
@@ -75,34 +86,28 @@ def pages_of(domain: Domain) -> list[tuple[int, Mfn]]:
     return sorted(page for page in found if page[0] != INVALID_M2P_ENTRY)
 
 
-def find_segments(vcpu: Vcpu, frames: Sequence[Mfn], pages: Sequence[tuple[int, Mfn]]) -> SegmentList:
+def find_segments(vcpu: Vcpu, frames: Sequence[Mfn]) -> SegmentList:
     """The segments of a vcpu's address space, of those frames that are in the file; `frames`: these, in its order."""
     ram = vcpu.domain.hv.ram
     places = array("q", [-1]) * ram.nr_frames
     for index, mfn in enumerate(frames):
         places[mfn] = index << PAGE_SHIFT
-    paddrs = array("Q", (_NO_PFN | mfn << PAGE_SHIFT for mfn in range(ram.nr_frames)))
-    for pfn, mfn in pages:
-        paddrs[mfn] = pfn << PAGE_SHIFT & _U64
     segments: list[Segment] = []
     tables = _Tables(ram)
-    vaddr = offset = length = paddr = flags = 0
-    for page_vaddr, _, maddr, page_flags in tables.address_space(vcpu):
+    run: Segment | None = None
+    for vaddr, _, maddr, flags in tables.address_space(vcpu):
         if len(segments) >= MAX_SEGMENTS:
-            return SegmentList(segments, left_out=True)
+            return SegmentList(segments, left_out=True, repeats=tables.repeats)
         frame = maddr >> PAGE_SHIFT
         place = places[frame] if frame < ram.nr_frames else -1
-        if place < 0:
+        if place < 0 or tables.seen_enough(frame):
             continue
-        if length and page_vaddr == vaddr + length and place == offset + length and page_flags == flags:
-            length += PAGE_SIZE
-            continue
-        if length:
-            segments.append(Segment(vaddr, offset, length, paddr, flags))
-        vaddr, offset, length, paddr, flags = page_vaddr, place, PAGE_SIZE, paddrs[frame], page_flags
-    if length:
-        segments.append(Segment(vaddr, offset, length, paddr, flags))
-    return SegmentList(segments, tables.left_out)
+        if run is not None and run.goes_on(vaddr, place, maddr, flags):
+            run.length += PAGE_SIZE
+        else:
+            run = Segment(vaddr, place, PAGE_SIZE, maddr, flags)
+            segments.append(run)
+    return SegmentList(segments, tables.left_out, tables.repeats)
 
 
 class _Tables:
@@ -111,9 +116,20 @@ class _Tables:
     def __init__(self, ram: Ram) -> None:
         self._ram = ram
         self._tables_left = MAX_TABLES
-        self._pages_left = MAPPED_PER_FRAME * ram.nr_frames
+        self._pages_left = MAPPED_ANYHOW + MAPPED_PER_FRAME * ram.nr_frames
+        self._places = array("B", [0]) * ram.nr_frames
         self.left_out = False
         """A limit has been reached."""
+        self.repeats = False
+        """A frame has more places than are shown."""
+
+    def seen_enough(self, frame: int) -> bool:
+        """Count one more place of a frame. Returns whether it is one too many."""
+        if self._places[frame] == MAX_PLACES:
+            self.repeats = True
+            return True
+        self._places[frame] += 1
+        return False
 
     def address_space(self, vcpu: Vcpu) -> Iterator[_Page]:
         """The mapped pages that a debugger sees, ascending, each once."""
@@ -134,7 +150,7 @@ class _Tables:
     def _table(
         self, table: int, level: int, base: int, indices: tuple[int, int], rights: int, hidden: int
     ) -> Iterator[_Page]:
-        if table >= self._ram.nr_frames:
+        if table >= self._ram.nr_frames or self.seen_enough(table):
             return
         if not self._tables_left:
             self.left_out = True

@@ -30,10 +30,10 @@ class CoreFiles:
             yield sink
 
 
-def save_core(launched: Launched, path: Path) -> CoreSummary:
-    """Write the core of a launched domain to a new file. Raises `CoreFileError`."""
+def save_core(launched: Launched, path: Path, *, with_segments: bool = True) -> CoreSummary:
+    """Write the core of a launched domain to a new file, as `write_core` does. Raises `CoreFileError`."""
     with _create(path, str(path)) as sink:
-        return write_core(launched.domain, ProfileKernel(launched.profile()).table, sink)
+        return write_core(launched.domain, ProfileKernel(launched.profile()).table, sink, with_segments=with_segments)
 
 
 class _SparseFile:

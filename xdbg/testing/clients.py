@@ -1,4 +1,4 @@
-"""Clients other than the system's gdb: those that come as Python packages, the same version on each machine.
+"""Clients other than the system's gdb, and readers of cores, that come as Python packages: one version on all machines.
 
 They are in the extra `clients`. `Client.command` skips the test that asks for one that is not installed, unless
 XDBG_ALL_CLIENTS is set: where everything has to be tested, that is a failure.
@@ -41,3 +41,4 @@ class Client:
 
 GDB_18: Final = Client("gdb 18.1", "gdb-for-pwndbg", "gdb_for_pwndbg.gdb")
 LLDB_23: Final = Client("lldb 23.1", "lldb-for-pwndbg", "lldb_for_pwndbg.lldb")
+DRGN: Final = Client("drgn 0.3", "drgn", "drgn")

@@ -4,13 +4,14 @@ from collections.abc import Iterator, Sequence
 from errno import EIO, ENOTSUP
 
 from xdbg.debug.core_file import CoreFileError, write_core
+from xdbg.debug.core_segments import MAX_PLACES
 from xdbg.debug.monitor import MonitorContext, arguments, monitor
 from xdbg.rsp.target import TargetError
 
 
 @monitor("dump-core", "FILE [xen]")
 def dump_core(context: MonitorContext, words: Sequence[str]) -> Iterator[str]:
-    """Write the whole domain to a new file where the server runs, for gdb and for Xen's tools; xen: for these only"""
+    """Write the whole domain to a new file where the server runs, for gdb and drgn; xen: for crash and Xen's tools"""
     name, *form = arguments(words, "dump-core FILE [xen]", 1, 2)
     if form not in ([], ["xen"]):
         raise TargetError(ENOTSUP, f"no form {form[0]!r} of a core; there is xen")
@@ -26,3 +27,5 @@ def dump_core(context: MonitorContext, words: Sequence[str]) -> Iterator[str]:
     yield f"{name}: {summary.nr_pages} pages, {segments}, {summary.size} bytes with the holes"
     if summary.left_out:
         yield "the guest maps more virtual memory than segments can show: some is left out"
+    if summary.repeats:
+        yield f"frames that are mapped more than {MAX_PLACES} times are shown in the first places only"
