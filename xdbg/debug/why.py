@@ -68,6 +68,8 @@ def _stopped(target: "DebugTarget", stop: StopReply) -> Iterator[str]:
     if stop.reasons:
         return
     match stop.signal:
+        case Signal.ZERO:
+            yield f"the debugger stopped {_named(target, stop.thread)}"
         case Signal.INT:
             yield "the debugger interrupted the guest (Ctrl-C)"
         case Signal.ABRT if target.domain.shutdown_code is not None:
