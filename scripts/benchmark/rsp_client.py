@@ -21,6 +21,7 @@ from pathlib import Path
 
 CMD_HOT, CMD_CPU, CMD_WATCH_FAR, CMD_WATCH_NEAR, CMD_NOP, CMD_CPU_EXIT = 1, 2, 3, 4, 9, 10
 CPU_INSNS = 10  # instructions in one turn of cpu_loop
+FLIPPED = [bytes((byte ^ 0x20,)) for byte in range(256)]
 clock = time.perf_counter
 
 
@@ -54,7 +55,7 @@ def unescape(data):
     if b"}" not in data:
         return data
     first, *rest = data.split(b"}")
-    return first + b"".join(bytes((part[0] ^ 0x20,)) + part[1:] for part in rest)
+    return first + b"".join([FLIPPED[part[0]] + part[1:] for part in rest])
 
 
 def expand(data):
@@ -89,14 +90,37 @@ class Rsp:
         if self.ask(b"QStartNoAckMode") == b"OK":
             self.acks = False
         self.handshake = clock() - start
+        self.packet_size = int(self.features.get("PacketSize", "18f"), 16)
         if only_handshake:
             return
-        self.packet_size = int(self.features.get("PacketSize", "18f"), 16)
         self.vcont = self.ask(b"vCont?").decode("latin1")
         self.step_packet = b"vCont;s" if ";s" in self.vcont else b"s"
         self.cont_packet = b"vCont;c" if ";c" in self.vcont else b"c"
         self.first_stop = self.ask(b"?")
         self.binary_writes = None
+
+    def ready(self):
+        """Asks what a debugger has to know before it shows its prompt: target description, stop, threads, registers."""
+        documents = ["target.xml"]
+        for document in documents:
+            text = self.transfer(document)
+            documents += [name for name in re.findall(r'<xi:include href="([^"]+)"', text) if name not in documents]
+        self.ask(b"?")
+        packet = b"qfThreadInfo"
+        while self.ask(packet)[:1] == b"m":
+            packet = b"qsThreadInfo"
+        self.ask(b"g")
+
+    def transfer(self, document):
+        """A document of the target description, in pieces as large as the server's packets."""
+        text, more = b"", True
+        while more:
+            piece = self.ask(b"qXfer:features:read:%b:%x,%x" % (document.encode(), len(text), self.packet_size - 5))
+            if piece[:1] not in (b"m", b"l"):
+                raise UnsupportedError(f"qXfer of {document} answered {piece[:20]!r}")
+            text += unescape(expand(piece[1:]))
+            more = piece[:1] == b"m"
+        return text.decode()
 
     def timeout(self, seconds):
         whole = int(seconds)
@@ -281,14 +305,18 @@ class Bench:
 
     # measures
     def a_connect(self):
-        """Connections a second, each from connect to the end of the handshake, the one before it closed."""
+        """Connections a second, each until the client knows what it needs, the one before it closed."""
+
+        latest = self.rsp
 
         def once():
-            self.rsp.sock.close()
-            self.rsp = Rsp(self.host, self.port, self.args.timeout, only_handshake=True)
+            nonlocal latest
+            latest.sock.close()
+            latest = Rsp(self.host, self.port, self.args.timeout, only_handshake=True)
+            latest.ready()
 
         rate = self.rate(once, chunk=1)
-        self.rsp.sock.close()
+        latest.sock.close()
         self.rsp = Rsp(self.host, self.port, self.args.timeout)
         return rate
 

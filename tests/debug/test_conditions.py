@@ -16,7 +16,8 @@ from xdbg.machine.cpu import Cpu
 from xdbg.machine.exits import StopPointExit, SyscallExit
 from xdbg.machine.paging import NotMappedError, read_virtual
 from xdbg.machine.ram import Ram
-from xdbg.rsp.agent_expression import Expression, ExpressionError, Op, UnreadableError, evaluate, parse
+from xdbg.rsp.agent_evaluation import UnreadableError, evaluate
+from xdbg.rsp.agent_expression import Expression, ExpressionError, Op, parse
 from xdbg.rsp.agent_printf import Piece
 from xdbg.rsp.registers import BY_NAME, RIP
 from xdbg.rsp.replies import StopReply, SwBreak

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from xdbg.debug.watch_expression import WatchSyntaxError, compile_expression
-from xdbg.rsp.agent_expression import ExpressionError, UnreadableError, evaluate
+from xdbg.rsp.agent_evaluation import UnreadableError, evaluate
+from xdbg.rsp.agent_expression import ExpressionError
 from xdbg.rsp.agent_printf import Piece
 from xdbg.rsp.registers import BY_NAME
 

@@ -37,8 +37,10 @@ def test_a_trap_of_a_process_stops_that_inferior_before_its_kernel_knows(process
     assert (stop.signal, processes.inferior) == ("SIGSEGV", 2)
     assert stop.function == "store"
     count = processes.instructions
-    assert processes.stepi().signal != "SIGSEGV"
+    assert "catch 1" in processes.monitor("why")
+    assert processes.stepi().signal == "SIGSEGV", "what the kernel makes of it: the signal, before it acts"
     assert processes.instructions > count
+    assert "catch 1" not in processes.monitor("why")
 
 
 def test_a_stop_at_a_hypercall_can_be_stepped_and_changed(xdbg_gdb):

@@ -6,14 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from xdbg.rsp.agent_expression import (
-    MAX_STACK,
-    ExpressionError,
-    Op,
-    UnreadableError,
-    evaluate,
-    parse,
-)
+from xdbg.rsp.agent_evaluation import UnreadableError, evaluate
+from xdbg.rsp.agent_expression import MAX_STACK, ExpressionError, Op, parse
 from xdbg.rsp.agent_printf import FormatError, Piece, format_text, parse_format
 
 MINUS = (1 << 64) - 1

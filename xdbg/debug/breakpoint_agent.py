@@ -16,7 +16,8 @@ from functools import lru_cache
 from typing import Final
 
 from xdbg.abi.frames import PAGE_MASK, PAGE_SIZE
-from xdbg.rsp.agent_expression import Expression, ExpressionError, UnreadableError, evaluate, parse
+from xdbg.rsp.agent_evaluation import UnreadableError, evaluate
+from xdbg.rsp.agent_expression import Expression, ExpressionError, parse
 from xdbg.rsp.agent_printf import Piece, format_text
 from xdbg.rsp.registers import G_REGISTERS, REGISTERS, RIP
 from xdbg.rsp.replies import HwBreak, SwBreak

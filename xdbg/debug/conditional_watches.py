@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from errno import EINVAL, ENOSPC
 from typing import Final
 
-from xdbg.rsp.agent_expression import Expression, ExpressionError, UnreadableError, evaluate
+from xdbg.rsp.agent_evaluation import UnreadableError, evaluate
+from xdbg.rsp.agent_expression import Expression, ExpressionError
 from xdbg.rsp.replies import StopReply
 from xdbg.rsp.signals import Signal
 from xdbg.rsp.target import TargetError, WatchKind

@@ -34,6 +34,7 @@ from . import siginfo
 from .address_space import AddressSpace
 from .console import Console
 from .inferiors import KERNEL_PID, Inferiors
+from .sources import Sources
 from .stops import Stops
 
 _SIGKILL: Final = 9
@@ -50,10 +51,11 @@ class Standing:
 class Signals:
     """The signals of the attached processes. Implements `SignalFilter` and `SignalInformation` of `rsp.target`."""
 
-    def __init__(self, inferiors: Inferiors, stops: Stops, console: Console) -> None:
+    def __init__(self, inferiors: Inferiors, stops: Stops, sources: Sources, console: Console) -> None:
         self._inferiors = inferiors
         self._profile = inferiors.profile
         self._stops = stops
+        self._sources = sources
         self._console = console
         self._standing: dict[int, Standing] = {}
         self._sent: dict[int, int] = {}
@@ -178,9 +180,10 @@ class Signals:
     def _give(self, thread: Thread, signal: int, *, known: bool) -> None:
         """A signal for a thread that stands at none. `known`: it is what the last stop named, and comes back.
 
-        The TRAP of a breakpoint is no signal of the guest, even if the user has it passed.
+        The TRAP of a breakpoint is no signal of the guest, even if the user has it passed. Nor is that of an exception
+        that was caught before Xen had seen it: it is still to come, and may be none after all.
         """
-        if known and signal == Signal.TRAP:
+        if known and (signal == Signal.TRAP or self._sources.stands_before):
             return
         if thread.pid == KERNEL_PID:
             if not known:

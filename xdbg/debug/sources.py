@@ -110,6 +110,11 @@ class Sources:
         """Whether there are any."""
         return bool(self._members)
 
+    @property
+    def stands_before(self) -> bool:
+        """A source has stopped the guest before an instruction that it has seen the exit of."""
+        return self._passes is not None and self._passes[1:] == (self._hv.cpu.rip, self._hv.cpu.gpr[RSP])
+
     def prepare(self) -> None:
         """The guest is about to run after a resume."""
         for source in list(self._members):

@@ -99,7 +99,7 @@ class DebugTarget:
         self._lingering = Lingering(self.inferiors, self.agent, self.run_control.sources)
         self.non_stop = NonStop(self.inferiors, self.run_control)
         self.thread_events = ThreadEvents(self.inferiors, self.run_control.stops, self.run_control.sources)
-        self.signals = Signals(self.inferiors, self.run_control.stops, self.console)
+        self.signals = Signals(self.inferiors, self.run_control.stops, self.run_control.sources, self.console)
         self.events = ProcessEvents(self.inferiors, self.breakpoints, self.watchpoints, self.run_control, self.signals)
         self.syscalls = SyscallCatches(self.inferiors, self.run_control)
         self._kernel = ProfileKernel(profile)

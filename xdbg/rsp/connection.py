@@ -29,8 +29,7 @@ dropped; the transport does not make any.
 
 Memory is bounded. When more than `OUTPUT_LIMIT` of answers wait to be sent, requests stay undecoded and `throttled` is
 true: send, then call ``receive(b"")``; don't read meanwhile. A client that sends more than `WAITING_LIMIT` while the
-guest runs, or is read on although throttled, is disconnected; and so is one that lets stops of more than `_MAX_EVENTS`
-threads wait.
+guest runs, or is read on although throttled, is disconnected; and so is one that confirms no stops (`StopQueue`).
 
 An *observing* client is refused what the packet table does not allow it, and is throttled after each answer, so that
 the session can look after others in between.
@@ -40,7 +39,7 @@ the session can look after others in between.
 # (capabilities are protocols, asked for by name; none is instantiated)
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from enum import Enum
 from errno import E2BIG, ESRCH
@@ -59,14 +58,13 @@ from xdbg.rsp.replies import (
     BinaryData,
     Error,
     NoResumed,
-    Ok,
     Output,
     Reply,
     StopEvent,
     StopReply,
-    ThreadExited,
     encode,
 )
+from xdbg.rsp.stop_queue import StopQueue
 from xdbg.rsp.tap import Tap
 from xdbg.rsp.target import File, Resume, Target, TargetError, Tracepoints
 from xdbg.rsp.threadid import EVERY_THREAD, Thread, ThreadId
@@ -79,7 +77,6 @@ OUTPUT_LIMIT: Final = 2 * MAX_PAYLOAD
 WAITING_LIMIT: Final = 4 * MAX_PAYLOAD
 """Bytes of requests that may wait for a stop, or for room in the output."""
 _WAITING_PACKETS: Final = 4096
-_MAX_EVENTS: Final = 4096
 _TEXT_PER_OUTPUT: Final = 4096
 
 
@@ -127,8 +124,8 @@ class Connection:
         self.trace_pieces: list[bytes] = []
         self._thread: Thread | None = None
         self._document: tuple[str, str, bytes] | None = None
-        self._events: deque[StopEvent] = deque()
-        """Stops of non-stop that the client has not confirmed; it has been told of the first."""
+        self.stops = StopQueue()
+        """Those of non-stop that the client has not confirmed."""
         # The wire.
         self._decoder = Decoder()
         self._output: list[bytes] = []
@@ -238,10 +235,7 @@ class Connection:
         if self._thread is not None and self._thread.pid == pid:
             self._thread = None
         self._document = None
-        # The first has been told already, and vStopped will take it for that one.
-        self._events = deque(
-            event for place, event in enumerate(self._events) if place == 0 or _subject(event)[0] != pid
-        )
+        self.stops.forget(pid)
 
     def debug(self, target: Target) -> None:
         """Another target in place of the one up to now: what the client chose there counts no more."""
@@ -253,7 +247,7 @@ class Connection:
         self.unlisted = []
         self._thread = None
         self._document = None
-        self._events.clear()
+        self.stops.clear()
 
     def forget_document(self) -> None:
         """The document that is being read may have changed."""
@@ -279,18 +273,7 @@ class Connection:
     def enter_non_stop(self, *, on: bool) -> None:
         """QNonStop."""
         self.non_stop = on
-        self._events.clear()
-
-    def tell_events(self, events: Iterable[StopEvent]) -> Reply:
-        """Begins a list of stops, which vStopped goes through: the first of them, or OK."""
-        self._events = deque(events)
-        return self._events[0] if self._events else Ok()
-
-    def next_event(self) -> Reply:
-        """The client has taken in the stop that it was last told: the next one, or OK."""
-        if self._events:
-            self._events.popleft()
-        return self._events[0] if self._events else Ok()
+        self.stops.clear()
 
     def leave(self, *, killed: bool) -> None:
         """The client ends the session."""
@@ -356,7 +339,7 @@ class Connection:
         self.departure = departure
         self.files.clear()
         self._waiting.clear()
-        self._events.clear()
+        self.stops.clear()
         self._decoder = Decoder()
 
     def _advance(self) -> None:
@@ -428,18 +411,13 @@ class Connection:
         """``%Stop``, unless one is outstanding. Of a thread only the last stop that the client has not seen is kept."""
         if isinstance(event, NoResumed) and not self.client.no_resumed:
             return
-        subject = _subject(event)
-        for place in range(len(self._events) - 1, 0, -1):
-            if _subject(self._events[place]) == subject:
-                del self._events[place]
         self._document = None
-        self._events.append(event)
-        if len(self._events) == 1:
+        if self.stops.put(event):
             stop = b"Stop:" + encode(event, self.client)
             if self.tap is not None:
                 self.tap.reply(b"%" + stop)
             self._emit(notification(stop))
-        elif len(self._events) > _MAX_EVENTS:
+        elif self.stops.is_flooded:
             self._depart(Departure.FLOODED)
 
     def _send(self, reply: Reply) -> None:
@@ -465,14 +443,3 @@ class Connection:
     def _emit(self, data: bytes) -> None:
         self._output.append(data)
         self._output_size += len(data)
-
-
-def _subject(event: StopEvent) -> tuple[int | None, int | None]:
-    """Whom an event is about: process and thread."""
-    match event:
-        case StopReply(thread=thread) | ThreadExited(thread=thread):
-            return thread.pid, thread.tid
-        case NoResumed():
-            return None, None
-        case _:
-            return event.pid, None

@@ -46,10 +46,10 @@ class Channel(Protocol):
 class SocketChannel:
     """A connected socket."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, buffer: memoryview) -> None:
+        """`buffer` is used while something is received, and may be another channel's, too."""
         self._socket = connection
-        # One buffer for all: to allocate this much at each look costs more than the look.
-        self._buffer = memoryview(bytearray(_RECEIVE_SIZE))
+        self._buffer = buffer
         if connection.family != socket.AF_UNIX:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -152,6 +152,8 @@ class Listener:
 
     def __init__(self, address: Address) -> None:
         self._path = address.path
+        # One buffer for all: to allocate this much at each look, or for each client, costs more than the look.
+        self._buffer = memoryview(bytearray(_RECEIVE_SIZE))
         try:
             if address.path:
                 self._socket = _unix_socket(address.path)
@@ -181,7 +183,7 @@ class Listener:
     def accept(self) -> SocketChannel:
         """The next debugger."""
         connection, _ = self._socket.accept()
-        return SocketChannel(connection)
+        return SocketChannel(connection, self._buffer)
 
     def close(self) -> None:
         """Stop listening; a unix socket's file goes too."""

@@ -3,7 +3,7 @@
 The domain stands before its first instruction until the first debugger resumes it. When a debugger
 
 * detaches, the domain runs on without it; the next one to connect stops it. What breakpoint commands that it left
-  behind print goes to the server's own stream (stderr);
+  behind print goes to the server's own stream (stderr), and so it does in non-stop;
 * vanishes, the domain stands where it is;
 * kills it, or leaves after it has shut down, a new domain is built in its place, before its first instruction again;
 * starts it anew, it gets such a new domain and stays.
@@ -87,7 +87,7 @@ class Server:
         self._phase = _Phase.STOPPED
         self._ending = False
         self._active = False
-        """Whether the client has sent something just now."""
+        """Whether the client has come or sent something just now."""
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_write, False)
         self._start_over()
@@ -173,6 +173,10 @@ class Server:
         if typed and self._log is not None:
             self._log.typed(typed)
 
+    def _print(self, text: str) -> None:
+        """What breakpoint commands say when there is no debugger to tell it."""
+        print(text, end="", file=self._own_stream, flush=True)
+
     def _tell(self, text: str) -> None:
         if self._announce is not None:
             self._announce(text)
@@ -231,8 +235,8 @@ class Server:
             stop = self._target.advance(self._budget.slice_end(hv.cpu.count, SLICE))
             self._terminal.flush(self._launched.domain)
             said = self._target.console.take()
-            if said:
-                client.connection.output(said)
+            if said and not client.connection.output(said):
+                self._print(said)  # in non-stop the protocol has no place for it
             if stop is None:
                 if said:
                     client.send()
@@ -247,7 +251,7 @@ class Server:
             ended = self._target.run_free(self._budget.slice_end(hv.cpu.count, SLICE))
             self._terminal.flush(self._launched.domain)
             if said := self._target.console.take():
-                print(said, end="", file=self._own_stream, flush=True)
+                self._print(said)
             return ended is RunEnd.LIMIT
         return False
 
@@ -286,6 +290,7 @@ class Server:
         self._target.connected()
         self._client = Client(channel, Connection(self._target))
         self._client.connection.tap = self._log
+        self._active = True
         if was_free:
             self._gallery.note_stop(self._target.stop_status())
 

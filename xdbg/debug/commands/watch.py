@@ -12,7 +12,8 @@ from xdbg.debug.monitor import MonitorContext, arguments, monitor, number
 from xdbg.debug.watch_expression import WatchSyntaxError, compile_expression
 from xdbg.guestos.elf_file import ElfError
 from xdbg.guestos.symbols import SymbolTable
-from xdbg.rsp.agent_expression import Expression, ExpressionError, evaluate
+from xdbg.rsp.agent_evaluation import evaluate
+from xdbg.rsp.agent_expression import Expression, ExpressionError
 from xdbg.rsp.target import TargetError, WatchKind
 
 MAX_LENGTH: Final = 64 << 20

@@ -13,7 +13,8 @@ from xdbg.debug.conditions import GPR_OF
 from xdbg.debug.registers import encode
 from xdbg.debug.vcpu_registers import read_system, read_vcpu
 from xdbg.machine.ram import Ram
-from xdbg.rsp.agent_expression import Expression, ExpressionError, UnreadableError, evaluate
+from xdbg.rsp.agent_evaluation import UnreadableError, evaluate
+from xdbg.rsp.agent_expression import Expression, ExpressionError
 from xdbg.rsp.agent_printf import Piece
 from xdbg.rsp.registers import REGISTERS, RIP
 from xdbg.rsp.target import TargetError

@@ -8,7 +8,8 @@ frame, and at an expression that can't be evaluated.
 from dataclasses import dataclass, field
 from typing import Final
 
-from xdbg.rsp.agent_expression import ExpressionError, evaluate
+from xdbg.rsp.agent_evaluation import evaluate
+from xdbg.rsp.agent_expression import ExpressionError
 from xdbg.rsp.tracepoints import TraceEnd, TraceStatus
 from xdbg.xen.setup import Hypervisor
 from xdbg.xen.vcpu import Vcpu

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from errno import E2BIG, EPERM
 from typing import Final
 
-from xdbg.rsp.agent_expression import ExpressionError, signed
+from xdbg.rsp.agent_evaluation import signed
+from xdbg.rsp.agent_expression import ExpressionError
 from xdbg.rsp.target import TargetError
 from xdbg.rsp.tracepoints import TraceVariable
 

@@ -78,7 +78,7 @@ def set_non_stop(conn: Connection, target: NonStop, request: Switch) -> Reply:
 def next_stop(conn: Connection, target: NonStop, request: Bare) -> Reply:
     """The client knows of the stop that it was last told; the next one, or OK when there are no more."""
     del target, request
-    return conn.next_event()
+    return conn.stops.confirm()
 
 
 def _resumed(conn: Connection, actions: Iterable[ResumeAction]) -> Reply | None:

@@ -58,7 +58,7 @@ def stop_status(conn: Connection, target: Target, request: Bare) -> Reply:
     del request
     non_stop = conn.capability(NonStop)
     if conn.non_stop and non_stop is not None:
-        return conn.tell_events(non_stop.stopped())
+        return conn.stops.begin(non_stop.stopped())
     return conn.show_stop(target.stop_status())
 
 
