@@ -109,6 +109,7 @@ def attach(process: Process) -> gdb.Inferior:
         return known
     before = gdb.selected_inferior()
     select(kernel_connection())
+    expect_stops()
     gdb.execute("add-inferior", to_string=True)
     added = max(gdb.inferiors(), key=lambda inferior: inferior.num)
     select(added)
@@ -120,6 +121,17 @@ def attach(process: Process) -> gdb.Inferior:
         raise gdb.GdbError(str(error)) from None
     gdb.write(f"process {process.pid}, {process.path}, is inferior {added.num}\n")
     return added
+
+
+def expect_stops() -> None:
+    """Have gdb tell of stops of the inferior that is looked at, as it does once that has been resumed.
+
+    An inferior that gdb has found running when it connected is marked as one whose next stop is not news. If another
+    one is resumed first, gdb swallows a stop of this one and waits for ever. A step of nothing takes the mark away.
+    """
+    inferior = gdb.selected_inferior()
+    if inferior.pid and all(thread.is_stopped() for thread in inferior.threads()):
+        gdb.execute("with suppress-cli-notifications on -- stepi 0", to_string=True)
 
 
 def let_go(inferior: gdb.Inferior) -> None:
