@@ -65,7 +65,7 @@ def test_an_observer_has_inferiors_of_its_own(processes, observe, pids_of):
     assert "/bin/counter" in observer.run("info inferiors")
     assert "/bin/counter" not in processes.run("info inferiors")
     clients = processes.monitor("clients")
-    assert f"observer 1: all-stop, looks at the kernel and processes {pid}" in clients
+    assert f"observer 1: all-stop, looks at the kernel and process {pid}" in clients
     observer.run("detach")
     processes.attach_process(pid)
     processes.run("break square")

@@ -140,6 +140,8 @@ class NonStop:
         """Run the guest to instruction count `limit`, or to an event. `RunControl.idle` says why nothing may come."""
         event = self._next(limit)
         self._inferiors.stale()
+        if event is not None:
+            self._run.last_stop = event
         return event
 
     def _next(self, limit: int) -> StopEvent | None:

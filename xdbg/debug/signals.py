@@ -117,12 +117,11 @@ class Signals:
                 self._replace(signal, wanted)
             elif not (signal.event.traced and signal.event.info.signal == to_linux(Signal.TRAP)):
                 self._change(signal, None)
-        if not isinstance(last_stop, StopReply):
-            return
+        named = (last_stop.thread, last_stop.signal) if isinstance(last_stop, StopReply) else None
         for thread in self._stops.covered():
             wanted = self._stops.signal_for(thread)
             if wanted and thread.pid not in standing:
-                self._give(thread, wanted, known=thread == last_stop.thread and wanted == last_stop.signal)
+                self._give(thread, wanted, known=(thread, wanted) == named)
 
     def kill(self, pid: int) -> None:
         """Ends a process as soon as its kernel runs again. TargetError(EPERM) if that can't be done to this one."""

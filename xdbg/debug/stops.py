@@ -48,6 +48,8 @@ class Stops:
         self._actions: Sequence[ResumeAction] = ()
         self._crash_told = False
         self._crashed: Thread | None = None
+        self._console = console
+        self._in_kernel: tuple[StopReply, int] | None = None
 
     def resume(self, actions: Sequence[ResumeAction]) -> None:
         """These are the actions from now on."""
@@ -106,7 +108,14 @@ class Stops:
                 # for a breakpoint which it has just removed.
                 is_there = self._inferiors.rip(thread) == vaddr
                 stop = self.reply(Signal.TRAP, thread, vcpu, (reason,) if is_there else ())
+                if not is_there:
+                    self._in_kernel = stop, vaddr
+                    self._console.say(f"Breakpoint of process {pid} in its kernel, at {vaddr:#x}.")
         return stop
+
+    def place_in_kernel(self, stop: StopEvent) -> int | None:
+        """Where in its kernel a breakpoint of a process was reached, if that made this stop."""
+        return self._in_kernel[1] if self._in_kernel is not None and self._in_kernel[0] is stop else None
 
     def watch(self, vcpu: Vcpu, hits: Sequence[tuple[int, WatchHit]]) -> StopReply | None:
         """Watched bytes were touched by the vcpu, or by Xen on its way. None if it is nobody's who is covered."""

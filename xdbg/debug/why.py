@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .target import DebugTarget
 
 _SIGNAL_NAMES: Final = {int(signal): f"SIG{signal.name}" for signal in Signal}
+_KERNEL: Final = Thread(KERNEL_PID, 1)
 _ACCESSES: Final = {WatchKind.WRITE: "written", WatchKind.READ: "read", WatchKind.ACCESS: "accessed"}
 
 
@@ -68,12 +69,18 @@ def _stopped(target: "DebugTarget", stop: StopReply) -> Iterator[str]:
     if stop.reasons:
         return
     match stop.signal:
+        case Signal.ZERO:
+            yield f"the debugger stopped {_named(target, stop.thread)}"
         case Signal.INT:
             yield "the debugger interrupted the guest (Ctrl-C)"
         case Signal.ABRT if target.domain.shutdown_code is not None:
             yield "the domain has crashed; when it is resumed, its inferiors end"
         case Signal.TRAP if target.run_control.following.is_planted(_here(target, stop.thread)[0]):
             yield "an int3 that the debugger itself wrote into memory was reached"
+        case Signal.TRAP if (vaddr := target.run_control.stops.place_in_kernel(stop)) is not None:
+            place = _symbol(target, _KERNEL, vaddr)
+            yield f"breakpoint of {_named(target, stop.thread)} in its kernel, at {place}: that instruction is next"
+            yield "gdb shows where the process left user mode; the kernel's frames are those of inferior 1"
         case Signal.TRAP if target.run_control.stops.steps(stop.thread):
             yield f"a step of {_named(target, stop.thread)} is done"
         case Signal.TRAP:

@@ -109,6 +109,7 @@ def attach(process: Process) -> gdb.Inferior:
         return known
     before = gdb.selected_inferior()
     select(kernel_connection())
+    expect_stops()
     gdb.execute("add-inferior", to_string=True)
     added = max(gdb.inferiors(), key=lambda inferior: inferior.num)
     select(added)
@@ -122,6 +123,17 @@ def attach(process: Process) -> gdb.Inferior:
     return added
 
 
+def expect_stops() -> None:
+    """Have gdb tell of stops of the inferior that is looked at, as it does once that has been resumed.
+
+    An inferior that gdb has found running when it connected is marked as one whose next stop is not news. If another
+    one is resumed first, gdb swallows a stop of this one and waits for ever. A step of nothing takes the mark away.
+    """
+    inferior = gdb.selected_inferior()
+    if inferior.pid and all(thread.is_stopped() for thread in inferior.threads()):
+        gdb.execute("with suppress-cli-notifications on -- stepi 0", to_string=True)
+
+
 def let_go(inferior: gdb.Inferior) -> None:
     """Detach from a process and forget its inferior; afterwards the kernel is looked at."""
     pid = inferior.pid
@@ -131,7 +143,8 @@ def let_go(inferior: gdb.Inferior) -> None:
     select(kernel)
     if inferior.num != kernel.num:
         gdb.execute(f"remove-inferiors {inferior.num}", to_string=True)
-    gdb.write(f"process {pid} goes on without gdb\n")
+    if pid:
+        gdb.write(f"process {pid} goes on without gdb\n")
 
 
 # -- commands
@@ -246,7 +259,8 @@ class Restart(Command):
         del from_tty
         kernel = inferior_of(KERNEL_PID) or kernel_connection()
         for inferior in gdb.inferiors():
-            if inferior.num != kernel.num and inferior.pid:
+            # Those whose process has ended, too: gdb may wait in vain for one of them when `starti` has stopped.
+            if inferior.num != kernel.num and inferior.connection == kernel.connection:
                 let_go(inferior)
         select(kernel)
         if kernel.pid:
@@ -266,7 +280,10 @@ class Registers(Command):
         del from_tty
         if argument.strip():
             raise gdb.GdbError("usage: xen registers")
-        frame = gdb.newest_frame()
+        try:
+            frame = gdb.newest_frame()
+        except gdb.error as error:
+            raise gdb.GdbError(str(error)) from None
         for subject, names in REGISTERS:
             gdb.write(f"{subject}:\n")
             for name in names:
@@ -292,6 +309,7 @@ class PageTable(Command):
         del from_tty
         if not argument.strip():
             raise gdb.GdbError("usage: xen pt ADDRESS")
+        kernel_connection()
         gdb.write(ask(f"walk {address_of(argument):#x}"))
 
 
@@ -396,12 +414,16 @@ class Translate(Behind):
         del from_tty
         if not argument.strip():
             raise gdb.GdbError("usage: xen translate ADDRESS")
+        kernel_connection()
         gdb.write(ask(f"translate {address_of(argument):#x}"))
 
 
 def address_of(expression: str) -> int:
-    """The value of an expression as an address."""
-    return int(gdb.parse_and_eval(expression).cast(gdb.lookup_type("unsigned long")))
+    """The value of an expression as an address. gdb.GdbError with gdb's own words if it has none."""
+    try:
+        return int(gdb.parse_and_eval(expression).cast(gdb.lookup_type("unsigned long")))
+    except gdb.error as error:
+        raise gdb.GdbError(str(error)) from None
 
 
 class Current(gdb.Function):

@@ -65,8 +65,9 @@ class Gallery:
     def describe(self) -> Iterator[str]:
         """One line for each."""
         for number, (client, view) in enumerate(self._members, 1):
-            processes = ", ".join(map(str, view.inferiors.process_ids()))
-            looks = f", looks at the kernel and processes {processes}" if processes else ""
+            pids = view.inferiors.process_ids()
+            processes = f"process{'es' if len(pids) > 1 else ''} {', '.join(map(str, pids))}"
+            looks = f", looks at the kernel and {processes}" if pids else ""
             yield f"observer {number}: {how(client.connection)}{looks}"
         yield f"room for {MAX_OBSERVERS - len(self._members)} more observers"
 
