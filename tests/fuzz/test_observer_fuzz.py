@@ -19,7 +19,7 @@ turns = st.lists(st.tuples(st.integers(0, 1), st.one_of(st.lists(anything, max_s
 """What observers send at a time: which of them, and requests or bytes."""
 
 
-@examples(25)
+@examples(12)
 @given(
     start=STARTS,
     first=ATTACH,
