@@ -1,7 +1,7 @@
 """Clients that only observe, whatever they send: the debugger and its guest never notice them."""
 
 import fuzz_requests as fuzz
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from test_server_fuzz import ATTACH, SLICES, STARTS, examples, packets
 
@@ -19,7 +19,7 @@ turns = st.lists(st.tuples(st.integers(0, 1), st.one_of(st.lists(anything, max_s
 """What observers send at a time: which of them, and requests or bytes."""
 
 
-@examples(25)
+@examples(12)
 @given(
     start=STARTS,
     first=ATTACH,
@@ -58,6 +58,7 @@ def test_observers_change_nothing_for_the_debugger_or_its_guest(session, start, 
 
 
 @examples(20)
+@example(first=[], payloads=[b"vCont;c:2"])
 @given(first=ATTACH, payloads=st.lists(anything, max_size=20))
 def test_an_observer_is_answered_once(session, first, payloads):
     """Each request that does not begin to wait has one answer; one that does is answered by Ctrl-C at the latest."""

@@ -98,10 +98,10 @@ def test_a_domain_that_is_begun_anew_again_and_again_leaves_nothing(xdbg_serve):
 
     with Client(guest.address) as client:
         client.ask(b"!")
-        memory, files = begin_anew(6)
-        memory_then, files_then = begin_anew(24)
+        memory, files = begin_anew(4)
+        memory_then, files_then = begin_anew(12)
         assert files_then == files
-        assert memory_then - memory < 24 << 10, "less than one domain of 8 MiB in three"
+        assert memory_then - memory < 24 << 10, "less than three domains of 8 MiB"
     guest.stop()
     assert set(guest.errors.splitlines()) == {"xdbg: the domain starts anew"}
 

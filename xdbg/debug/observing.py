@@ -13,7 +13,7 @@ lets continue.
 from collections.abc import Sequence
 from errno import EPERM
 
-from xdbg.rsp.replies import ExitReply, SignalledReply, StopEvent, StopReply
+from xdbg.rsp.replies import ExitReply, NoResumed, SignalledReply, StopEvent, StopReply
 from xdbg.rsp.signals import Signal
 from xdbg.rsp.table import OBSERVES_ONLY
 from xdbg.rsp.target import ResumeAction, ResumeKind, TargetError, action_for
@@ -94,7 +94,7 @@ class ObservingTarget(DebugTarget):
         return self._shown(self._debugged.stop_status())
 
     def resume(self, actions: Sequence[ResumeAction]) -> None:
-        """Begins to wait. TargetError(EPERM) for a step."""
+        """Begins to wait; with no thread, that ends at once. TargetError(EPERM) for a step."""
         if any(action.kind in (ResumeKind.STEP, ResumeKind.RANGE_STEP) for action in actions):
             raise TargetError(EPERM, OBSERVES_ONLY)
         for info in self.threads():
@@ -104,6 +104,8 @@ class ObservingTarget(DebugTarget):
             elif action is not None and info.thread in self._waiting:
                 del self._waiting[info.thread]
                 self._due.append(self._stop(Signal.ZERO, info.thread))
+        if not self._waiting and not self._one_by_one:
+            self._due.append(NoResumed())
 
     def interrupt(self) -> None:
         """Ends the waiting."""
@@ -120,6 +122,8 @@ class ObservingTarget(DebugTarget):
             self._due.append(ended)
         elif thread is not None:
             self._due.append(self._stop(Signal.INT, thread))
+        elif not self._one_by_one:
+            self._due.append(NoResumed())
 
     def set_non_stop(self, on: bool) -> None:
         """Whether it waits with threads one by one."""
