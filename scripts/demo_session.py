@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 
+from xdbg.session.gdb_child import GDB_COMMANDS
 from xdbg.testing import GdbSession, serve
 
 
@@ -43,6 +44,8 @@ def debug_tasks():
     print("$ xdbg serve tasks")
     with serve("tasks") as guest, GdbSession() as session:
         gdb = Terminal(session)
+        print('$ gdb -x "$(xdbg gdb-commands)"')
+        session.run(f"source {GDB_COMMANDS}")
         say("gdb attaches. Nobody told it which program this is: the symbols come over the wire.")
         gdb.type(f"target extended-remote {guest.address}")
         gdb.type("info symbol $pc", "_start")
@@ -81,6 +84,15 @@ def debug_tasks():
         gdb.type("continue", "square", resumes=True)
         gdb.type("finish", r"Value returned is \$\d+ = \d+", resumes=True)
         gdb.type("detach")
+
+        say("xdbg's own commands in gdb: a process by its name, and the hypervisor's events.")
+        gdb.type("inferior 1")
+        session.drain()
+        gdb.type("xen attach spin", r"/bin/spin, is inferior \d")
+        session.drain()
+        gdb.type("xen catch hypercall mmuext_op/new_baseptr", "catch 1")
+        gdb.type("continue", "catch 1: hypercall mmuext_op.*NEW_BASEPTR", resumes=True)
+        gdb.type("xen why", "NEW_BASEPTR")
         session.quit()
 
 

@@ -54,7 +54,7 @@ def test_a_stop_at_a_hypercall_can_be_stepped_and_changed(xdbg_gdb):
     assert gdb.cont().reason == "exited-normally"
 
 
-def test_why_explains_the_other_stops_too(processes):
+def test_why_explains_the_other_stops_too(processes, pids_of):
     gdb = processes
     assert gdb.monitor("why").startswith("breakpoint of the kernel (vcpu 0) at task_sleep <0x")
     gdb.stepi()
@@ -65,6 +65,15 @@ def test_why_explains_the_other_stops_too(processes):
     assert first.startswith("watch point of the kernel (vcpu 0): current <0x")
     assert re.match(r"by mov\w* .* at switch_to\+0x\w+ <0x\w+>, which has been executed", second)
     assert where.startswith("vcpu 0 is at switch_to")
+    gdb.run("delete")
+    place = gdb.number("&task_sleep")
+    gdb.attach_process(pids_of(gdb, "counter")[1])
+    gdb.run("set schedule-multiple on")
+    gdb.run(f"break *{place}")
+    stop = gdb.cont()
+    assert (stop.reason, stop.function) == ("signal-received", "syscall")
+    assert re.search(r"Breakpoint of process \d+ in its kernel, at 0x", gdb.printed)
+    assert re.match(r"breakpoint of process \d+ \(/bin/counter\) in its kernel, at task_sleep <0x", gdb.monitor("why"))
     gdb.run("delete")
     gdb.start_running()
     gdb.interrupt()

@@ -82,6 +82,8 @@ def test_interrupt_one_thread_and_all(separate):
     gdb.run("interrupt")
     stop = gdb.wait()
     assert (stop.payload["thread-id"], stop.signal) == (spin, "0")
+    assert gdb.monitor("why").startswith("the debugger stopped process 1 (/bin/spin)")
+    assert gdb.monitor("why").startswith("the debugger stopped process 1 (/bin/spin)")
     assert gdb.states() == {KERNEL: "running", spin: "stopped"}
     turns = gdb.number("turns")
     before = gdb.instructions
@@ -99,6 +101,7 @@ def test_interrupt_one_thread_and_all(separate):
     gdb.run("continue &")
     gdb.run("break schedule")
     assert gdb.wait().function == "schedule"
+    assert gdb.monitor("why").startswith("breakpoint of the kernel (vcpu 0) at schedule")
 
 
 def test_memory_and_breakpoints_while_everything_runs(separate):

@@ -50,6 +50,7 @@ def test_every_kind_of_fault_has_its_signal_code_and_address(fault):
     for kind in ("divide(0)", "illegal()", "write_text()", "not_canonical()", "breakpoint()"):
         with suppress(GdbError):
             fault.run(f"call {kind}")
+        assert "(/bin/fault) got SIG" in fault.monitor("why")
         seen[kind] = (*siginfo(fault), fault.number("$pc"), fault.instruction.split()[0])
     pc = {kind: row[3] for kind, row in seen.items()}
     assert [row[:3] + row[4:] for row in seen.values()] == [
@@ -155,3 +156,12 @@ def test_a_debugger_in_the_guest_hears_of_a_signal_behind_gdb(processes, pids_of
     console = processes.guest.stop()
     assert "debugger: hit 5 at step" in console
     assert "init: all ended as they should" in console
+
+
+def test_a_signal_of_gdbs_own_arrives_after_the_end_of_another_process(counter, pids_of):
+    counter.attach_process(pids_of(counter, "fault")[0])
+    counter.run("handle SIGSEGV nostop noprint pass")
+    assert counter.cont().payload["signal-name"] == "SIGSEGV"
+    counter.select(2)
+    stop = counter.go("signal SIGTERM")
+    assert (stop.reason, stop.payload["signal-name"]) == ("exited-signalled", "SIGTERM")

@@ -85,6 +85,7 @@ def test_what_it_shows_is_what_the_machine_has_and_help_names_all(tasks):
     assert "trace is off" in tasks.run("xen trace off")
     with pytest.raises(GdbError, match="No symbol"):
         tasks.run("xen pt nothing_of_that_name")
+    assert "Python Exception" not in tasks.printed
     try:
         refused = tasks.run("xen translate 0")  # a gdb that takes no text in errors is shown it as output
     except GdbError as error:
@@ -108,12 +109,28 @@ def test_what_it_shows_is_what_the_machine_has_and_help_names_all(tasks):
 def test_restart_lets_processes_go_and_stops_before_the_first_instruction(tasks):
     tasks.run("xen attach init")
     tasks.drain()
+    tasks.run("xen attach fault")
+    tasks.drain()
+    tasks.run("handle SIGSEGV nostop noprint pass")
+    assert tasks.cont().payload["signal-name"] == "SIGSEGV"
+    tasks.select(1)
     tasks.go("xen restart again")
     assert (tasks.inferior, tasks.instructions) == (1, 0)
-    assert "/bin/init" not in tasks.run("info inferiors")
+    assert "/bin/" not in tasks.run("info inferiors")
     tasks.run("tbreak main")
     tasks.cont()
     assert tasks.evaluate("command_line").endswith('"again"')
+
+
+def test_after_a_new_connection_a_stop_of_the_kernel_is_told_while_a_process_is_looked_at(tasks):
+    tasks.run("disconnect")
+    with GdbSession(tasks.guest.address) as again:
+        again.run(f"source {GDB_COMMANDS}")
+        again.run("xen attach spin")
+        again.drain()
+        again.run("tbreak task_exit")
+        stop = again.cont()
+        assert (stop.function, again.inferior) == ("task_exit", 1)
 
 
 def test_without_a_domain_each_says_what_is_missing():

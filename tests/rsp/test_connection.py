@@ -126,19 +126,22 @@ def test_an_interrupt_byte_right_behind_the_resume_counts(client: Client, target
     assert target.interrupts == 1
 
 
-def test_an_interrupt_byte_that_crosses_the_stop_is_dropped(client: Client, target: FakeTarget) -> None:
+@pytest.mark.parametrize("listing", [b"qXfer:threads:read::0,1000", b"qfThreadInfo"])
+def test_an_interrupt_byte_that_crosses_a_stop_which_the_client_shows_is_dropped(
+    client: Client, target: FakeTarget, listing: bytes
+) -> None:
     client.send(b"vCont;c")
     client.connection.stop(STOPPED)
-    client.connection.receive(b"\x03\x03" + frame(b"qC"))
-    assert client.replies() == [b"T05thread:p400001.1;", b"QCp400001.1"]
+    client.connection.receive(b"\x03\x03" + frame(listing) + b"\x03")
+    client.send(b"vCont;c")
     assert target.interrupts == 0
 
 
-@pytest.mark.parametrize("step", [b"vCont;s:p400001.1", b"vCont;r1000,1010:p400001.1"])
-def test_an_interrupt_byte_that_crosses_the_end_of_a_step_counts_for_the_next_resume(
-    client: Client, target: FakeTarget, step: bytes
+@pytest.mark.parametrize("resume", [b"vCont;c", b"vCont;s:p400001.1", b"vCont;r1000,1010:p400001.1"])
+def test_an_interrupt_byte_that_crosses_a_stop_which_the_client_keeps_to_itself_counts_for_the_next_resume(
+    client: Client, target: FakeTarget, resume: bytes
 ) -> None:
-    client.send(step)
+    client.send(resume)
     client.connection.stop(STOPPED)
     client.connection.receive(b"\x03" + frame(b"qC"))
     assert target.interrupts == 0

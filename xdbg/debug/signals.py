@@ -75,6 +75,10 @@ class Signals:
         """A process that is let go of still gets these."""
         self.programs = signals
 
+    def stands(self, thread: Thread) -> bool:
+        """Whether a process stands at a signal."""
+        return thread.pid in self._standing
+
     def read_siginfo(self, thread: Thread) -> bytes:
         """The signal at which a process stands. TargetError(ENODATA)."""
         return siginfo.encode(self._stands_at(thread).info)

@@ -81,6 +81,8 @@ def _stopped(target: "DebugTarget", stop: StopReply) -> Iterator[str]:
             place = _symbol(target, _KERNEL, vaddr)
             yield f"breakpoint of {_named(target, stop.thread)} in its kernel, at {place}: that instruction is next"
             yield "gdb shows where the process left user mode; the kernel's frames are those of inferior 1"
+        case Signal.TRAP if target.signals.stands(stop.thread):
+            yield f"{_named(target, stop.thread)} got SIGTRAP"
         case Signal.TRAP if target.run_control.stops.steps(stop.thread):
             yield f"a step of {_named(target, stop.thread)} is done"
         case Signal.TRAP:

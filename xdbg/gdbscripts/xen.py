@@ -123,6 +123,18 @@ def attach(process: Process) -> gdb.Inferior:
     return added
 
 
+resumed: set[tuple[int, int]] = set()
+"""Inferiors that were looked at when gdb resumed something, with the number of their connection."""
+
+
+def note_resumed(event: gdb.ContinueEvent) -> None:
+    """Gdb resumes the inferior that is looked at."""
+    del event
+    inferior = gdb.selected_inferior()
+    if inferior.connection is not None:
+        resumed.add((inferior.num, inferior.connection.num))
+
+
 def expect_stops() -> None:
     """Have gdb tell of stops of the inferior that is looked at, as it does once that has been resumed.
 
@@ -130,6 +142,8 @@ def expect_stops() -> None:
     one is resumed first, gdb swallows a stop of this one and waits for ever. A step of nothing takes the mark away.
     """
     inferior = gdb.selected_inferior()
+    if inferior.connection is None or (inferior.num, inferior.connection.num) in resumed:
+        return
     if inferior.pid and all(thread.is_stopped() for thread in inferior.threads()):
         gdb.execute("with suppress-cli-notifications on -- stepi 0", to_string=True)
 
@@ -441,6 +455,8 @@ class Current(gdb.Function):
 # registers and stacks, and shows a process, or calls a function in it, as it was long ago.
 for _setting in ("schedule-multiple on", "stack-cache off"):
     gdb.execute(f"set {_setting}")
+
+gdb.events.cont.connect(note_resumed)
 
 Xen()
 for _command in (

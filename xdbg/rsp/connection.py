@@ -7,9 +7,10 @@ States:
 
 IDLE
     The guest stands still, the client is in control. Each request is answered at once, in order, exactly once. An
-    interrupt byte crossed our stop reply on the way, and is dropped: its purpose is fulfilled. But gdb steps over a
-    breakpoint by itself and then resumes without asking its user; so one that crossed the end of a step is kept for
-    the next request that resumes.
+    interrupt byte crossed our stop reply on the way. If the client shows that stop to its user, the purpose is
+    fulfilled, and the byte is dropped. But gdb resumes by itself behind a step over a breakpoint, or where a condition
+    that it evaluates is false, a thousand times a second; so the byte is kept for the next request that resumes. What
+    tells the two cases apart is that a client lists the threads when it shows a stop.
 RUNNING
     A request has resumed the guest (`Resume.resume` has been called) and its answer is outstanding. The session runs
     the guest until it has a reason to stop and then calls `stop`, which answers and makes the connection IDLE. Only the
@@ -133,7 +134,7 @@ class Connection:
         self._last_packet = b""
         self._last_is_waiting = False
         self._acknowledging = True
-        self._stepped = False
+        self._may_resume_itself = False
         self._interrupted = False
         self._waiting: deque[bytes | None] = deque()  # None: a packet that was too long
         self._waiting_size = 0
@@ -262,10 +263,14 @@ class Connection:
             return replace(event, threads=tuple((thread, self._place(thread)) for thread in threads))
         return event
 
-    def run(self, *, stepping: bool) -> None:
-        """The target has been resumed; `stop` will answer. `stepping`: some thread is to do one step only."""
+    def shown(self) -> None:
+        """The client lists the threads: its user gets to see the stop."""
+        self._interrupted = self._may_resume_itself = False
+
+    def run(self) -> None:
+        """The target has been resumed; `stop` will answer."""
         self.state = State.RUNNING
-        self._stepped = stepping
+        self._may_resume_itself = True
         if self._interrupted:
             self._interrupted = False
             self._interrupt()
@@ -369,12 +374,12 @@ class Connection:
                     if self.state is State.RUNNING or self.non_stop:
                         self._interrupt()
                     else:
-                        self._interrupted = self._stepped
+                        self._interrupted = self._may_resume_itself
 
     def _interrupt(self) -> None:
         if self.tap is not None:
             self.tap.interrupt()
-        self._stepped = False
+        self._may_resume_itself = False
         if (resumable := self.capability(Resume)) is not None:
             resumable.interrupt()
 

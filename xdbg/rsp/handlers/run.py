@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from xdbg.rsp.packets.run import ResumeCurrent, ResumeThreads
@@ -33,7 +32,7 @@ def resume_threads(conn: Connection, target: Resume, request: ResumeThreads) -> 
     if not conn.non_stop and all(action.kind is ResumeKind.STOP for action in request.actions):
         return conn.show_stop(conn.target.stop_status())
     target.resume(request.actions)
-    return _resumed(conn, request.actions)
+    return _resumed(conn)
 
 
 @packet(b"c", ResumeCurrent, Resume, skip=0, observing=True)
@@ -53,7 +52,7 @@ def resume_current(conn: Connection, target: Resume, request: ResumeCurrent) -> 
     if chosen is None:
         actions.append(ResumeAction(EVERY_THREAD, ResumeKind.CONTINUE))
     target.resume(tuple(actions))
-    return _resumed(conn, actions)
+    return _resumed(conn)
 
 
 @packet(b"vCtrlC", Bare, NonStop, observing=True)
@@ -81,8 +80,8 @@ def next_stop(conn: Connection, target: NonStop, request: Bare) -> Reply:
     return conn.stops.confirm()
 
 
-def _resumed(conn: Connection, actions: Iterable[ResumeAction]) -> Reply | None:
+def _resumed(conn: Connection) -> Reply | None:
     if conn.non_stop:
         return Ok()
-    conn.run(stepping=any(action.kind in {ResumeKind.STEP, ResumeKind.RANGE_STEP} for action in actions))
+    conn.run()
     return None

@@ -60,6 +60,7 @@ def is_alive(conn: Connection, target: Target, request: SelectThread) -> Reply:
 def first_threads(conn: Connection, target: Target, request: Bare) -> Reply:
     """The threads of all attached processes."""
     del request
+    conn.shown()
     conn.unlisted = [info.thread for info in target.threads()]
     return _listed(conn)
 
@@ -114,6 +115,7 @@ def thread_list(conn: Connection, target: Target, request: Transfer) -> Reply:
         lines = [_thread_element(conn, info) for info in target.threads()]
         return "\n".join(['<?xml version="1.0"?>', "<threads>", *lines, "</threads>\n"]).encode(errors="replace")
 
+    conn.shown()
     return conn.transfer("threads", request, document)
 
 
