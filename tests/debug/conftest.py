@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from xdbg.abi.frames import Vaddr
-from xdbg.debug.inferiors import KERNEL_PID
+from xdbg.debug.inferiors.attached import KERNEL_PID
 from xdbg.debug.target import DebugTarget
 from xdbg.guestos.bare import BareProfile
 from xdbg.guestos.elf_file import ElfFile

@@ -3,8 +3,8 @@
 import pytest
 
 from xdbg.abi.frames import Maddr, Vaddr
-from xdbg.debug.breakpoints import Breakpoints, StopPoint
-from xdbg.debug.conditions import Placement
+from xdbg.debug.points.breakpoints import Breakpoints, StopPoint
+from xdbg.debug.points.conditions import Placement
 from xdbg.machine.predicate import Predicate
 from xdbg.rsp.agent_expression import Op, parse
 from xdbg.rsp.target import BreakpointKind

@@ -5,9 +5,9 @@ import pytest
 from xdbg.abi.event_channel import EvtchnStat
 from xdbg.abi.hypercalls import Hypercall
 from xdbg.abi.sched import Shutdown
-from xdbg.debug.catch_events import CatchRequest, HypercallEvent, TrapEvent, UpcallEvent, parse_request
-from xdbg.debug.catches import MAX_CATCHES
-from xdbg.debug.why import why_stopped
+from xdbg.debug.events.catch_events import CatchRequest, HypercallEvent, TrapEvent, UpcallEvent, parse_request
+from xdbg.debug.events.catches import MAX_CATCHES
+from xdbg.debug.events.why import why_stopped
 from xdbg.rsp.registers import BY_NAME
 from xdbg.rsp.replies import ExitReply, SignalledReply, StopReply, SwBreak
 from xdbg.rsp.signals import Signal

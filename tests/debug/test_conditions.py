@@ -9,9 +9,9 @@ from typing import Final
 import pytest
 
 from xdbg.abi.frames import Maddr, Vaddr
-from xdbg.debug.address_space import AddressSpace
-from xdbg.debug.conditions import GPR_OF, MAX_STEPS, Placement, predicate_for
-from xdbg.debug.inferiors import KERNEL_PID
+from xdbg.debug.inferiors.address_space import AddressSpace
+from xdbg.debug.inferiors.attached import KERNEL_PID
+from xdbg.debug.points.conditions import GPR_OF, MAX_STEPS, Placement, predicate_for
 from xdbg.guestos.symbols import SymbolTable
 from xdbg.machine.cpu import Cpu
 from xdbg.machine.exits import StopPointExit, SyscallExit

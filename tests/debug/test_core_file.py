@@ -14,8 +14,8 @@ from xdbg.abi.frames import PAGE_SIZE, Vaddr
 from xdbg.abi.shared_info import SharedInfo
 from xdbg.abi.vcpu import VcpuGuestContext
 from xdbg.abi.x86 import PTE_ADDR_MASK, PTE_PRESENT, PTE_RW, PTE_USER
-from xdbg.debug.core_file import CoreFileError, write_core
-from xdbg.debug.core_segments import MAX_PLACES, find_segments, pages_of
+from xdbg.debug.cores.file import CoreFileError, write_core
+from xdbg.debug.cores.segments import MAX_PLACES, find_segments, pages_of
 from xdbg.machine.paging import read_virtual, walk
 from xdbg.session.core_files import CoreFiles
 
@@ -210,8 +210,8 @@ def test_a_page_that_stands_for_many_is_shown_in_the_first_places_and_hides_noth
 def test_a_search_that_a_limit_ends_says_so(small, monkeypatch, limit, value):
     guest = small()
     guest.step()
-    monkeypatch.setattr(f"xdbg.debug.core_segments.{limit}", value)
-    monkeypatch.setattr("xdbg.debug.core_segments.MAPPED_PER_FRAME", 4 if limit != "MAPPED_ANYHOW" else 0)
+    monkeypatch.setattr(f"xdbg.debug.cores.segments.{limit}", value)
+    monkeypatch.setattr("xdbg.debug.cores.segments.MAPPED_PER_FRAME", 4 if limit != "MAPPED_ANYHOW" else 0)
     found = find_segments(guest.target.domain.vcpus[0], frames_of(guest))
     assert found.left_out
     assert len(found.segments) <= 2

@@ -7,8 +7,8 @@ import pytest
 
 from xdbg.abi.frames import Maddr
 from xdbg.abi.x86 import HYPERVISOR_VIRT_END, MACH2PHYS_VIRT_START
-from xdbg.debug.address_space import KERNEL_HALF, AddressSpace
-from xdbg.debug.observers import Observers, StoreLog
+from xdbg.debug.inferiors.address_space import KERNEL_HALF, AddressSpace
+from xdbg.debug.running.observers import Observers, StoreLog
 from xdbg.machine.ram import Ram
 from xdbg.rsp.target import TargetError
 from xdbg.xen.events import MemoryWritten

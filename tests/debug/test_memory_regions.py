@@ -7,9 +7,9 @@ from itertools import pairwise
 import pytest
 
 from xdbg.abi.x86 import HYPERVISOR_VIRT_START
-from xdbg.debug import memory_regions
-from xdbg.debug.address_space import KERNEL_HALF
-from xdbg.debug.memory_regions import GuestMemoryRegions
+from xdbg.debug.inferiors import memory_regions
+from xdbg.debug.inferiors.address_space import KERNEL_HALF
+from xdbg.debug.inferiors.memory_regions import GuestMemoryRegions
 from xdbg.machine.paging import PTE_NX, PTE_RW, NotMappedError
 from xdbg.rsp.target import MemoryRegion, TargetError
 from xdbg.rsp.threadid import Thread

@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from xdbg.debug.inferiors import KERNEL_PID
+from xdbg.debug.inferiors.attached import KERNEL_PID
 from xdbg.guestos.symbols import SymbolTable
 from xdbg.rsp.registers import RIP
 from xdbg.rsp.replies import (

@@ -3,7 +3,7 @@
 import pytest
 
 from xdbg.abi.hypercalls import Hypercall
-from xdbg.debug.os_tables import MAX_ROWS, OsTables
+from xdbg.debug.inferiors.os_tables import MAX_ROWS, OsTables
 from xdbg.rsp.replies import ExitReply
 from xdbg.rsp.target import OsData, TargetError
 from xdbg.session.launch import Launch, launch

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from xdbg.debug.inferiors import KERNEL_PID
+from xdbg.debug.inferiors.attached import KERNEL_PID
 from xdbg.guestos.symbols import SymbolTable
 from xdbg.rsp.registers import BY_NAME
 from xdbg.rsp.replies import Execed, ExitReply, Forked, SignalledReply, StopEvent, StopReply, SwBreak

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xdbg.debug.registers import FPU_SIZE, Registers, decode, encode, read_one, with_one
+from xdbg.debug.inferiors.registers import FPU_SIZE, Registers, decode, encode, read_one, with_one
 from xdbg.rsp.registers import BY_NAME, G_REGISTERS, G_SIZE, REGISTERS
 from xdbg.rsp.target import TargetError
 

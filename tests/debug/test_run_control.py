@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from xdbg.abi.sched import Shutdown
-from xdbg.debug.inferiors import KERNEL_PID
+from xdbg.debug.inferiors.attached import KERNEL_PID
 from xdbg.rsp.registers import RIP
 from xdbg.rsp.replies import ExitReply, HwBreak, NoResumed, SignalledReply, StopReply, SwBreak
 from xdbg.rsp.signals import Signal

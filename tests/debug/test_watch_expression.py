@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from xdbg.debug.watch_expression import WatchSyntaxError, compile_expression
+from xdbg.debug.points.watch_expression import WatchSyntaxError, compile_expression
 from xdbg.rsp.agent_evaluation import UnreadableError, evaluate
 from xdbg.rsp.agent_expression import ExpressionError
 from xdbg.rsp.agent_printf import Piece

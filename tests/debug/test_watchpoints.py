@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from xdbg.abi.frames import Maddr, Vaddr
-from xdbg.debug.address_space import AddressSpace
+from xdbg.debug.inferiors.address_space import AddressSpace
+from xdbg.debug.points.watchpoints import Watchpoint, Watchpoints
 from xdbg.debug.target import MAX_WATCHED
-from xdbg.debug.watchpoints import Watchpoint, Watchpoints
 from xdbg.machine.ram import Ram
 from xdbg.machine.stoppoints import Access, Watch
 from xdbg.rsp.replies import ExitReply, StopReply, WatchHit

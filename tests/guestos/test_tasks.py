@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xdbg.abi.frames import Maddr, Vaddr
-from xdbg.debug import siginfo
+from xdbg.debug.events import siginfo
 from xdbg.guestos.bare import BareProfile
 from xdbg.guestos.cpio import members
 from xdbg.guestos.elf_file import PT_LOAD, ElfFile

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from xdbg.debug.core_file import CoreFileError
+from xdbg.debug.cores.file import CoreFileError
 from xdbg.session.core_files import save_core
 from xdbg.session.launch import MIB, Launch, Launched, LaunchError, launch
 from xdbg.session.limits import LimitReached, Limits

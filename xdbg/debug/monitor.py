@@ -19,8 +19,8 @@ from xdbg.xen.domain import Domain
 from xdbg.xen.setup import Hypervisor
 from xdbg.xen.vcpu import Vcpu
 
-from .address_space import AddressSpace
-from .inferiors import KERNEL_PID, Inferiors
+from .inferiors.address_space import AddressSpace
+from .inferiors.attached import KERNEL_PID, Inferiors
 
 if TYPE_CHECKING:
     from .target import DebugTarget

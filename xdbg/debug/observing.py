@@ -19,8 +19,8 @@ from xdbg.rsp.table import OBSERVES_ONLY
 from xdbg.rsp.target import ResumeAction, ResumeKind, TargetError, action_for
 from xdbg.rsp.threadid import Thread
 
-from .inferiors import KERNEL_PID
-from .stops import CRASHES
+from .inferiors.attached import KERNEL_PID
+from .running.stops import CRASHES
 from .target import DebugTarget
 
 

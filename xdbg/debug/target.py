@@ -42,30 +42,30 @@ from xdbg.xen.domain import Domain
 from xdbg.xen.setup import Hypervisor, RunEnd
 
 from . import commands  # noqa: F401 - fills the table of monitor commands
-from .breakpoints import Breakpoints
-from .catches import Catches
 from .client_list import ClientList
-from .conditional_watches import ConditionalWatches
 from .console import Console
-from .core_file import CoreFiles
-from .files import GuestFiles
-from .inferiors import KERNEL_PID, Inferiors
-from .lingering import Lingering
-from .load_addresses import ProgramPlaces
-from .memory_regions import GuestMemoryRegions
+from .cores.file import CoreFiles
+from .events.catches import Catches
+from .events.conditional_watches import ConditionalWatches
+from .events.process_events import ProcessEvents
+from .events.signals import Signals
+from .events.syscalls import SyscallCatches
+from .events.thread_events import ThreadEvents
+from .inferiors.attached import KERNEL_PID, Inferiors
+from .inferiors.files import GuestFiles
+from .inferiors.load_addresses import ProgramPlaces
+from .inferiors.memory_regions import GuestMemoryRegions
+from .inferiors.os_tables import OsTables
+from .inferiors.registers import decode, encode, read_one, with_one
 from .monitor import MonitorContext, run_command
-from .non_stop import NonStop
-from .observers import Observers
-from .os_tables import OsTables
-from .process_events import ProcessEvents
-from .registers import decode, encode, read_one, with_one
-from .run_control import RunControl
-from .signals import Signals
-from .syscalls import SyscallCatches
-from .thread_events import ThreadEvents
+from .points.breakpoints import Breakpoints
+from .points.watchpoints import Watchpoint, Watchpoints
+from .running.lingering import Lingering
+from .running.non_stop import NonStop
+from .running.observers import Observers
+from .running.run_control import RunControl
 from .trace_control import TraceControl
 from .tracepoints.tracing import Tracing
-from .watchpoints import Watchpoint, Watchpoints
 
 MAX_WATCHED: Final = 64 << 20
 """Bytes of one watch point. Its pages are looked up at each resume: these take some 30 ms."""

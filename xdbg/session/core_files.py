@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from xdbg.debug.core_file import CoreFileError, CoreSink, CoreSummary, write_core
+from xdbg.debug.cores.file import CoreFileError, CoreSink, CoreSummary, write_core
 from xdbg.trace.symbols import ProfileKernel
 
 from .launch import Launched

@@ -7,7 +7,7 @@ again, so that one that was rebuilt meanwhile is what runs.
 from errno import ENOENT, ENOEXEC
 from typing import Protocol
 
-from xdbg.debug.inferiors import KERNEL_PID
+from xdbg.debug.inferiors.attached import KERNEL_PID
 from xdbg.debug.target import DebugTarget
 from xdbg.rsp.target import Program, TargetError
 

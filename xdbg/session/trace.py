@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TextIO
 
-from xdbg.debug.observers import Observers
+from xdbg.debug.running.observers import Observers
 from xdbg.guestos.symbols import SymbolTable
 from xdbg.trace.events import DEFAULT_KINDS, EVENT_KINDS, parse_kinds
 from xdbg.trace.formats import FORMATS

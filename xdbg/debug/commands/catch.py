@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from errno import EINVAL
 
-from xdbg.debug.catch_events import parse_request
+from xdbg.debug.events.catch_events import parse_request
+from xdbg.debug.events.why import why_stopped
 from xdbg.debug.monitor import MonitorContext, arguments, monitor
-from xdbg.debug.why import why_stopped
 from xdbg.rsp.target import TargetError
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from errno import EIO, ENOTSUP
 
-from xdbg.debug.core_file import CoreFileError, write_core
-from xdbg.debug.core_segments import MAX_PLACES
+from xdbg.debug.cores.file import CoreFileError, write_core
+from xdbg.debug.cores.segments import MAX_PLACES
 from xdbg.debug.monitor import MonitorContext, arguments, monitor
 from xdbg.rsp.target import TargetError
 

@@ -8,8 +8,8 @@ from xdbg.abi.hypercalls import VmasstType
 from xdbg.abi.sched import Shutdown
 from xdbg.abi.vcpu import Runstate
 from xdbg.abi.x86 import Vector
+from xdbg.debug.inferiors.vcpu_registers import rip_of, rsp_of, system_value
 from xdbg.debug.monitor import MonitorContext, arguments, monitor, number
-from xdbg.debug.vcpu_registers import rip_of, rsp_of, system_value
 from xdbg.rsp.registers import REGISTERS
 from xdbg.rsp.target import TargetError
 from xdbg.xen.event_channel import is_masked, is_pending, pending_ports

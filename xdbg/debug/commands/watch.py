@@ -6,10 +6,10 @@ from contextlib import suppress
 from errno import EINVAL
 from typing import Final
 
-from xdbg.debug.breakpoint_agent import ThreadContext
-from xdbg.debug.inferiors import KERNEL_PID
+from xdbg.debug.inferiors.attached import KERNEL_PID
 from xdbg.debug.monitor import MonitorContext, arguments, monitor, number
-from xdbg.debug.watch_expression import WatchSyntaxError, compile_expression
+from xdbg.debug.points.agent import ThreadContext
+from xdbg.debug.points.watch_expression import WatchSyntaxError, compile_expression
 from xdbg.guestos.elf_file import ElfError
 from xdbg.guestos.symbols import SymbolTable
 from xdbg.rsp.agent_evaluation import evaluate

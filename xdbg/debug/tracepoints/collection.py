@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from xdbg.abi.frames import PAGE_SIZE, Maddr
-from xdbg.debug.address_space import AddressSpace
-from xdbg.debug.conditions import GPR_OF
-from xdbg.debug.registers import encode
-from xdbg.debug.vcpu_registers import read_system, read_vcpu
+from xdbg.debug.inferiors.address_space import AddressSpace
+from xdbg.debug.inferiors.registers import encode
+from xdbg.debug.inferiors.vcpu_registers import read_system, read_vcpu
+from xdbg.debug.points.conditions import GPR_OF
 from xdbg.machine.ram import Ram
 from xdbg.rsp.agent_evaluation import UnreadableError, evaluate
 from xdbg.rsp.agent_expression import Expression, ExpressionError

@@ -16,13 +16,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from xdbg.abi.frames import Maddr, Vaddr
-from xdbg.debug.address_space import KERNEL_HALF
-from xdbg.debug.breakpoint_agent import BreakpointAgent
-from xdbg.debug.breakpoints import Breakpoints, ConditionalPoint
-from xdbg.debug.conditions import Placement, predicate_for
-from xdbg.debug.following import Following
-from xdbg.debug.inferiors import KERNEL_PID, Inferiors
-from xdbg.debug.sources import Sources, StopSource
+from xdbg.debug.inferiors.address_space import KERNEL_HALF
+from xdbg.debug.inferiors.attached import KERNEL_PID, Inferiors
+from xdbg.debug.points.agent import BreakpointAgent
+from xdbg.debug.points.breakpoints import Breakpoints, ConditionalPoint
+from xdbg.debug.points.conditions import Placement, predicate_for
+from xdbg.debug.running.following import Following
+from xdbg.debug.running.sources import Sources, StopSource
 from xdbg.machine.exits import Exit
 from xdbg.rsp.tracepoints import TraceEnd
 from xdbg.xen.vcpu import Vcpu

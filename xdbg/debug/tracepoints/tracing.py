@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from errno import E2BIG, EBUSY, EINVAL
 from typing import Final
 
-from xdbg.debug.breakpoints import Breakpoints
-from xdbg.debug.inferiors import Inferiors
-from xdbg.debug.run_control import RunControl
+from xdbg.debug.inferiors.attached import Inferiors
+from xdbg.debug.points.breakpoints import Breakpoints
+from xdbg.debug.running.run_control import RunControl
 from xdbg.rsp.target import TargetError
 from xdbg.rsp.threadid import Thread
 from xdbg.rsp.tracepoints import (

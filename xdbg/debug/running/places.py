@@ -9,9 +9,8 @@ meanwhile) makes room for newer ones.
 from typing import Final
 
 from xdbg.abi.frames import Maddr
+from xdbg.debug.inferiors.vcpu_registers import rip_of, rsp_of
 from xdbg.xen.vcpu import Vcpu
-
-from .vcpu_registers import rip_of, rsp_of
 
 Place = tuple[Vcpu, Maddr, int, int]
 """A vcpu, its page tables, its rip and its rsp."""

@@ -19,6 +19,10 @@ from typing import Final
 
 from xdbg.abi.frames import Maddr, Vaddr
 from xdbg.abi.x86 import Vector
+from xdbg.debug.inferiors.address_space import AddressSpace
+from xdbg.debug.inferiors.attached import KERNEL_PID, Inferiors
+from xdbg.debug.inferiors.vcpu_registers import rip_of
+from xdbg.debug.points.breakpoints import Breakpoints
 from xdbg.machine.exits import ExceptionExit, Exit, IoExit, StepExit, WatchExit
 from xdbg.machine.registers import RSP
 from xdbg.rsp.replies import StopEvent, StopReply
@@ -26,13 +30,9 @@ from xdbg.rsp.target import ResumeAction, ResumeKind, TargetError, action_for
 from xdbg.rsp.threadid import Thread
 from xdbg.xen.vcpu import Vcpu
 
-from .address_space import AddressSpace
-from .breakpoints import Breakpoints
 from .following import Following
-from .inferiors import KERNEL_PID, Inferiors
 from .sources import Sources
 from .stops import Stops
-from .vcpu_registers import rip_of
 
 _FRAME: Final = Struct("<7Q")
 """A bounce frame without an error code: rcx, r11, rip, cs, rflags, rsp, ss."""

@@ -15,12 +15,11 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from xdbg.abi.frames import PAGE_MASK, PAGE_SIZE, Maddr
+from xdbg.debug.inferiors.address_space import AddressSpace
 from xdbg.machine.clock import NOT_MAPPED
 from xdbg.machine.stoppoints import Access, Watch
 from xdbg.rsp.replies import WatchHit
 from xdbg.rsp.target import WatchKind
-
-from .address_space import AddressSpace
 
 ACCESS: Final = {
     WatchKind.WRITE: Access.WRITE,

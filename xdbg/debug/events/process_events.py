@@ -12,6 +12,12 @@ An exec takes the process's break and watch points with it: gdb counts on that. 
 """
 
 from xdbg.abi.frames import Vaddr
+from xdbg.debug.inferiors.attached import Inferiors
+from xdbg.debug.inferiors.process_registers import kernel_registers
+from xdbg.debug.points.breakpoints import Breakpoints
+from xdbg.debug.points.watchpoints import Watchpoints
+from xdbg.debug.running.run_control import RunControl
+from xdbg.debug.running.sources import StopSource
 from xdbg.guestos.events import Execed, Exiting, Forked, Signalled, Spawned
 from xdbg.rsp import replies
 from xdbg.rsp.replies import StopEvent, StopReply
@@ -20,13 +26,7 @@ from xdbg.rsp.target import TargetError
 from xdbg.rsp.threadid import Thread
 from xdbg.xen.vcpu import Vcpu
 
-from .breakpoints import Breakpoints
-from .inferiors import Inferiors
-from .process_registers import kernel_registers
-from .run_control import RunControl
 from .signals import Signals
-from .sources import StopSource
-from .watchpoints import Watchpoints
 
 
 class ProcessEvents(StopSource):

@@ -20,17 +20,17 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from xdbg.abi.sched import Shutdown
+from xdbg.debug.console import Console
+from xdbg.debug.inferiors.attached import KERNEL_PID, Inferiors
+from xdbg.debug.points.agent import BreakpointAgent
+from xdbg.debug.points.breakpoints import Breakpoints
 from xdbg.rsp.replies import ExitReply, NoResumed, SignalledReply, StopEvent, StopReason, StopReply, WatchHit
 from xdbg.rsp.signals import Signal, from_linux
 from xdbg.rsp.target import ResumeAction, ResumeKind, action_for
 from xdbg.rsp.threadid import Thread
 from xdbg.xen.vcpu import Vcpu
 
-from .breakpoint_agent import BreakpointAgent
-from .breakpoints import Breakpoints
-from .console import Console
 from .holding import Holding
-from .inferiors import KERNEL_PID, Inferiors
 
 CRASHES: Final = frozenset({Shutdown.CRASH, Shutdown.WATCHDOG})
 """Shutdown codes that mean that the domain did not want to end."""

@@ -23,12 +23,11 @@ first instruction.
 
 from collections.abc import Iterable
 
+from xdbg.debug.inferiors.attached import KERNEL_PID, Inferiors
 from xdbg.rsp.replies import Cloned, ExitReply, Forked, SignalledReply, StopEvent, StopReply, ThreadExited
 from xdbg.rsp.signals import Signal
 from xdbg.rsp.threadid import Thread
 from xdbg.xen.vcpu import Vcpu
-
-from .inferiors import KERNEL_PID, Inferiors
 
 UserPlace = tuple[int, int, int]
 """Page table, rip and rsp: where something is, whichever vcpu runs it."""

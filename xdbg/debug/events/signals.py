@@ -22,6 +22,11 @@ from errno import EINVAL, ENODATA, EPERM
 from typing import Final
 
 from xdbg.abi.frames import Vaddr
+from xdbg.debug.console import Console
+from xdbg.debug.inferiors.address_space import AddressSpace
+from xdbg.debug.inferiors.attached import KERNEL_PID, Inferiors
+from xdbg.debug.running.sources import Sources
+from xdbg.debug.running.stops import Stops
 from xdbg.guestos.events import SignalInfo, Signalled
 from xdbg.rsp.replies import StopEvent, StopReply
 from xdbg.rsp.signals import Signal, from_linux, name_of, to_linux
@@ -31,11 +36,6 @@ from xdbg.xen.event_channel import mark_events_pending
 from xdbg.xen.vcpu import Vcpu
 
 from . import siginfo
-from .address_space import AddressSpace
-from .console import Console
-from .inferiors import KERNEL_PID, Inferiors
-from .sources import Sources
-from .stops import Stops
 
 _SIGKILL: Final = 9
 

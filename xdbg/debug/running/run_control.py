@@ -15,22 +15,22 @@ from errno import ESRCH
 from typing import Final
 
 from xdbg.abi.frames import Vaddr
+from xdbg.debug.console import Console
+from xdbg.debug.inferiors.attached import Inferiors
+from xdbg.debug.points.breakpoints import Breakpoints
+from xdbg.debug.points.watchpoints import Watchpoints
 from xdbg.machine.exits import DeadlineExit, Exit, StopPointExit, WatchExit
 from xdbg.machine.registers import RSP
 from xdbg.rsp.replies import NoResumed, StopEvent
 from xdbg.rsp.target import ResumeAction, TargetError
 from xdbg.xen.vcpu import Vcpu
 
-from .breakpoints import Breakpoints
-from .console import Console
 from .following import Following
-from .inferiors import Inferiors
 from .observers import Observers
 from .places import Place, Places, place_of
 from .sources import Sources
 from .stepping import Stepping
 from .stops import Stops
-from .watchpoints import Watchpoints
 
 PATIENCE: Final = 1000
 """Agent expressions that may be evaluated in one slice: Ctrl-C is seen between slices."""

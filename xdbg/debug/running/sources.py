@@ -23,11 +23,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from xdbg.abi.frames import Vaddr
+from xdbg.debug.points.breakpoints import Breakpoints
 from xdbg.machine.exits import ExceptionExit, Exit, SyscallExit
 from xdbg.rsp.replies import StopEvent
 from xdbg.xen.vcpu import Vcpu
 
-from .breakpoints import Breakpoints
 from .following import Following
 from .places import Place, Places, place_of
 

@@ -10,16 +10,15 @@ chosen last may be anyone's. gdb drops what it does not want of an inferior. Num
 orig_rax has the number at both stops.
 """
 
+from xdbg.debug.inferiors.attached import Inferiors
+from xdbg.debug.running.run_control import RunControl
+from xdbg.debug.running.sources import StopSource
 from xdbg.machine.exits import Exit, SyscallExit
 from xdbg.machine.registers import RAX
 from xdbg.rsp.replies import StopEvent, SyscallStop
 from xdbg.rsp.signals import Signal
 from xdbg.rsp.threadid import Thread
 from xdbg.xen.vcpu import Vcpu
-
-from .inferiors import Inferiors
-from .run_control import RunControl
-from .sources import StopSource
 
 
 class SyscallCatches(StopSource):

@@ -12,21 +12,20 @@ from dataclasses import dataclass, field
 from errno import EINVAL, ENOSPC
 from typing import Final
 
+from xdbg.debug.console import Console
+from xdbg.debug.inferiors.attached import Inferiors
+from xdbg.debug.points.agent import ThreadContext
+from xdbg.debug.points.watch_expression import NEW
+from xdbg.debug.points.watchpoints import Watchpoint, Watchpoints
+from xdbg.debug.running.following import Following
+from xdbg.debug.running.sources import Sources, StopSource
+from xdbg.debug.running.stops import Stops
 from xdbg.rsp.agent_evaluation import UnreadableError, evaluate
 from xdbg.rsp.agent_expression import Expression, ExpressionError
 from xdbg.rsp.replies import StopReply
 from xdbg.rsp.signals import Signal
 from xdbg.rsp.target import TargetError, WatchKind
 from xdbg.xen.vcpu import Vcpu
-
-from .breakpoint_agent import ThreadContext
-from .console import Console
-from .following import Following
-from .inferiors import Inferiors
-from .sources import Sources, StopSource
-from .stops import Stops
-from .watch_expression import NEW
-from .watchpoints import Watchpoint, Watchpoints
 
 MAX_WATCHES: Final = 100
 _LONGEST_VALUE: Final = 8

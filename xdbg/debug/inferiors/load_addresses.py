@@ -8,7 +8,7 @@ from xdbg.guestos.elf_file import PT_LOAD, ElfError, ElfFile
 from xdbg.rsp.target import TargetError
 from xdbg.rsp.threadid import Thread
 
-from .inferiors import KERNEL_PID, Inferiors
+from .attached import KERNEL_PID, Inferiors
 
 
 class ProgramPlaces:

@@ -22,7 +22,7 @@ from xdbg.xen.domain import NR_HYPERCALLS, Domain
 from xdbg.xen.event_channel import is_masked, is_pending
 from xdbg.xen.m2p import INVALID_M2P_ENTRY
 
-from .inferiors import Inferiors
+from .attached import Inferiors
 from .vcpu_registers import rip_of
 
 MAX_ROWS: Final = 4096

@@ -21,6 +21,7 @@ from xdbg.abi.elfnote import ELFNOTE_OWNER, ElfNote
 from xdbg.abi.frames import PAGE_SIZE, Vaddr
 from xdbg.abi.vcpu import VcpuGuestContext, Vgcf
 from xdbg.abi.x86 import HYPERVISOR_VIRT_START
+from xdbg.debug.inferiors.vcpu_registers import read_vcpu
 from xdbg.guestos.symbols import SymbolTable
 from xdbg.machine.paging import NotMappedError, read_virtual
 from xdbg.xen.entry import upcall_mask
@@ -33,8 +34,6 @@ from xdbg.xen.version import (
     XEN_MINOR_VERSION,
     compile_info,
 )
-
-from .vcpu_registers import read_vcpu
 
 NT_PRSTATUS: Final = 1
 NT_FPREGSET: Final = 2

@@ -39,14 +39,14 @@ from xdbg.abi.dump_core import (
 )
 from xdbg.abi.frames import PAGE_SHIFT, PAGE_SIZE, Mfn
 from xdbg.abi.vcpu import VcpuGuestContext
+from xdbg.debug.running.stops import CRASHES
 from xdbg.guestos.symbols import SymbolTable
 from xdbg.rsp.signals import Signal
 from xdbg.xen.domain import Domain
 from xdbg.xen.m2p import INVALID_M2P_ENTRY
 
-from .core_notes import guest_context, vcpu_notes, vmcoreinfo_note, xen_notes
-from .core_segments import SegmentList, find_segments, pages_of
-from .stops import CRASHES
+from .notes import guest_context, vcpu_notes, vmcoreinfo_note, xen_notes
+from .segments import SegmentList, find_segments, pages_of
 
 _EHDR: Final = Struct("<16sHHIQQQIHHHHHH")
 _PHDR: Final = Struct("<IIQQQQQQ")

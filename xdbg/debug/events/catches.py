@@ -25,6 +25,13 @@ from xdbg.abi.frames import Vaddr
 from xdbg.abi.hypercalls import Hypercall
 from xdbg.abi.sched import SchedOp
 from xdbg.abi.x86 import Vector
+from xdbg.debug.console import Console
+from xdbg.debug.inferiors.attached import Inferiors
+from xdbg.debug.points.breakpoints import Breakpoints
+from xdbg.debug.running.observers import Observers
+from xdbg.debug.running.run_control import RunControl
+from xdbg.debug.running.sources import StopSource, exit_length
+from xdbg.debug.running.stops import CRASHES
 from xdbg.machine.exits import ExceptionExit, Exit, IoExit, SyscallExit
 from xdbg.machine.registers import R8, R9, R10, RAX, RDI, RDX, RSI
 from xdbg.rsp.replies import StopEvent
@@ -38,14 +45,7 @@ from xdbg.xen.events import DomainShutdown, HypercallEntered, Upcall, XenEvent
 from xdbg.xen.traps import about_to_take
 from xdbg.xen.vcpu import Vcpu
 
-from .breakpoints import Breakpoints
 from .catch_events import CatchEvent, CatchRequest, CrashEvent, HypercallEvent, TrapEvent, UpcallEvent
-from .console import Console
-from .inferiors import Inferiors
-from .observers import Observers
-from .run_control import RunControl
-from .sources import StopSource, exit_length
-from .stops import CRASHES
 
 MAX_CATCHES: Final = 256
 """Catches at a time."""

@@ -20,7 +20,7 @@ from xdbg.machine.paging import PTE_NX, PTE_RW, mapped_ranges
 from xdbg.rsp.target import FileStat, TargetError
 
 from .address_space import KERNEL_HALF, AddressSpace
-from .inferiors import KERNEL_PID, Inferiors
+from .attached import KERNEL_PID, Inferiors
 
 _PROC: Final = re.compile(r"/proc/(self|\d+)/(?:task/\d+/)?([a-z]+)\Z")
 KERNEL: Final = "[kernel]"

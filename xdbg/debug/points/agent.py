@@ -16,6 +16,9 @@ from functools import lru_cache
 from typing import Final
 
 from xdbg.abi.frames import PAGE_MASK, PAGE_SIZE
+from xdbg.debug.console import Console
+from xdbg.debug.inferiors.attached import KERNEL_PID, Inferiors
+from xdbg.debug.inferiors.registers import Registers, read_one
 from xdbg.rsp.agent_evaluation import UnreadableError, evaluate
 from xdbg.rsp.agent_expression import Expression, ExpressionError, parse
 from xdbg.rsp.agent_printf import Piece, format_text
@@ -27,9 +30,6 @@ from xdbg.xen.vcpu import Vcpu
 
 from .breakpoints import Actions, Breakpoints
 from .conditions import GPR_OF
-from .console import Console
-from .inferiors import KERNEL_PID, Inferiors
-from .registers import Registers, read_one
 
 MAX_EXPRESSIONS: Final = 64
 """Conditions, and commands, of one breakpoint."""

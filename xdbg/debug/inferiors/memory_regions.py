@@ -17,7 +17,7 @@ from xdbg.rsp.target import MemoryRegion, TargetError
 from xdbg.rsp.threadid import Thread
 
 from .address_space import KERNEL_HALF, AddressSpace
-from .inferiors import KERNEL_PID, Inferiors
+from .attached import KERNEL_PID, Inferiors
 
 WINDOW: Final = 128 << 20
 """Of 4 KiB pages these are some 50 ms of looking."""

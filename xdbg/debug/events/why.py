@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from xdbg.abi.frames import Vaddr
 from xdbg.abi.sched import Shutdown
+from xdbg.debug.inferiors.attached import KERNEL_PID
+from xdbg.debug.inferiors.vcpu_registers import rip_of
 from xdbg.machine.paging import NotMappedError
 from xdbg.rsp.replies import (
     Execed,
@@ -31,11 +33,8 @@ from xdbg.rsp.target import TargetError, WatchKind
 from xdbg.rsp.threadid import Thread
 from xdbg.xen.vcpu import Vcpu
 
-from .inferiors import KERNEL_PID
-from .vcpu_registers import rip_of
-
 if TYPE_CHECKING:
-    from .target import DebugTarget
+    from xdbg.debug.target import DebugTarget
 
 _SIGNAL_NAMES: Final = {int(signal): f"SIG{signal.name}" for signal in Signal}
 _KERNEL: Final = Thread(KERNEL_PID, 1)

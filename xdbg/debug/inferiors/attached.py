@@ -17,6 +17,7 @@ from functools import cache
 from typing import Final
 
 from xdbg.abi.frames import PAGE_SHIFT, Maddr, Vaddr
+from xdbg.debug.points.conditions import Placement
 from xdbg.guestos.profile import Process, Profile, UserRegisters
 from xdbg.machine.registers import RBP, RSP
 from xdbg.rsp.registers import REGISTERS
@@ -26,7 +27,6 @@ from xdbg.xen.domain import Domain
 from xdbg.xen.vcpu import Vcpu
 
 from .address_space import KERNEL_HALF, AddressSpace
-from .conditions import Placement
 from .process_registers import completed, entering, set_gpr
 from .registers import Registers, expedited
 from .vcpu_registers import expedited_of_vcpu, read_system, read_vcpu, rip_of, write_system, write_vcpu

@@ -16,6 +16,10 @@ from typing import Final
 from xdbg.abi.frames import Vaddr
 from xdbg.abi.hypercalls import Hypercall
 from xdbg.abi.x86 import Vector
+from xdbg.debug.inferiors.address_space import AddressSpace
+from xdbg.debug.inferiors.attached import Inferiors
+from xdbg.debug.points.breakpoints import Breakpoints
+from xdbg.debug.points.watchpoints import Watchpoints
 from xdbg.machine.exits import ExceptionExit, Exit, SyscallExit, WatchExit
 from xdbg.machine.paging import NotMappedError, walk
 from xdbg.machine.registers import RAX
@@ -24,12 +28,8 @@ from xdbg.rsp.replies import ExitReply, SignalledReply, StopEvent, StopReply
 from xdbg.rsp.threadid import Thread
 from xdbg.xen.vcpu import Vcpu
 
-from .address_space import AddressSpace
-from .breakpoints import Breakpoints
-from .inferiors import Inferiors
 from .observers import Observers, StoreLog
 from .stops import Stops
-from .watchpoints import Watchpoints
 
 Ending = tuple[int, int]
 """How a process ends: its status, and the signal that ends it by Linux's number, or 0."""

@@ -18,6 +18,8 @@ from errno import EPERM, ESRCH
 
 from xdbg.abi.frames import PAGE_MASK, PAGE_SIZE
 from xdbg.abi.x86 import PTE_RW
+from xdbg.debug.inferiors.attached import KERNEL_PID, Inferiors
+from xdbg.debug.inferiors.vcpu_registers import rip_of, rsp_of
 from xdbg.machine.paging import NotMappedError
 from xdbg.machine.registers import RSP
 from xdbg.rsp.replies import ExitReply, NoResumed, SignalledReply, StopEvent, StopReply
@@ -27,9 +29,7 @@ from xdbg.rsp.threadid import Thread
 from xdbg.xen.vcpu import Vcpu
 
 from .holding import UserPlace
-from .inferiors import KERNEL_PID, Inferiors
 from .run_control import RunControl
-from .vcpu_registers import rip_of, rsp_of
 
 
 class NonStop:

@@ -7,11 +7,11 @@ stays the same.
 
 from typing import Final
 
+from xdbg.debug.inferiors.attached import Inferiors
+from xdbg.debug.points.agent import BreakpointAgent
 from xdbg.machine.exits import StopPointExit
 from xdbg.xen.setup import RunEnd
 
-from .breakpoint_agent import BreakpointAgent
-from .inferiors import Inferiors
 from .places import Places, place_of
 from .run_control import PREDICATE_STEPS
 from .sources import Sources

@@ -9,16 +9,15 @@ gdb asks for this only while it steps over a breakpoint or waits for many thread
 
 from collections.abc import Mapping
 
+from xdbg.debug.inferiors.attached import Inferiors
+from xdbg.debug.running.sources import Sources, StopSource
+from xdbg.debug.running.stops import Stops
 from xdbg.machine.exits import Exit
 from xdbg.rsp.replies import Cloned, Created, StopEvent, StopReply, ThreadExited
 from xdbg.rsp.signals import Signal
 from xdbg.rsp.target import ThreadOptions
 from xdbg.rsp.threadid import Thread
 from xdbg.xen.vcpu import Vcpu
-
-from .inferiors import Inferiors
-from .sources import Sources, StopSource
-from .stops import Stops
 
 
 class ThreadEvents(StopSource):

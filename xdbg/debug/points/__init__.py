@@ -1,0 +1,1 @@
+"""Break points and watch points, their conditions and commands."""

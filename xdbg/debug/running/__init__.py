@@ -1,0 +1,1 @@
+"""Letting the guest run, together or thread by thread, and what a stop is."""
