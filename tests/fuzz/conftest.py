@@ -4,7 +4,6 @@ Without it each run makes the same examples, few enough for every change. `XDBG_
 ones each time; pytest's `--hypothesis-seed N` repeats them, and what failed is kept in .hypothesis and tried first.
 """
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,10 +19,9 @@ from xdbg.session import gallery, server
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from fuzz_machine import Session, Undebugged
+from fuzz_machine import TIMES, Session, Undebugged
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-TIMES = int(os.environ.get("XDBG_FUZZ", "0"))
 
 if not (ROOT / "build" / "guests" / "tasks.elf").exists():  # its symbols are in the requests
     subprocess.run([sys.executable, ROOT / "scripts" / "build-guests"], check=True)

@@ -29,6 +29,8 @@ TASKS = Launch("tasks", memory=8 << 20)
 SLICE = 1_000_000
 PATIENCE = 60_000_000
 """Instructions after which a client presses Ctrl-C: more than the guest ever takes by itself."""
+TIMES = int(os.environ.get("XDBG_FUZZ", "0"))
+"""How many times as many examples are made; 0: the few that are made each time."""
 MAX_EVENTS = 64
 """Stops that one client of this guest can have waiting: it has fewer threads."""
 
@@ -84,7 +86,7 @@ class Wire:
         assert connection._waiting_size <= WAITING_LIMIT
         assert len(connection._decoder) <= WAITING_LIMIT + received
         assert len(connection.files) <= 64
-        assert len(connection._events) <= MAX_EVENTS
+        assert len(connection.stops) <= MAX_EVENTS
 
     def take(self):
         """The packets since the last call, without acknowledgements and text for the console: sign and payload."""

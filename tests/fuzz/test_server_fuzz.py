@@ -3,8 +3,7 @@
 import re
 
 import fuzz_requests as fuzz
-from conftest import TIMES
-from fuzz_machine import cut
+from fuzz_machine import TIMES, cut
 from hypothesis import given, settings, target
 from hypothesis import strategies as st
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import fuzz_requests as fuzz
-from conftest import TIMES
+from fuzz_machine import TIMES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -7,7 +7,7 @@ of the components. A protocol beyond those is implemented by a class of its own 
 `inferiors`        who there is; registers and memory of each
 `breakpoints`      Z0, Z1
 `agent`            their conditions and commands
-`watchpoints`      Z2, Z3, Z4
+`watchpoints`      Z2, Z3, Z4; `conditional_watches`: those of ``monitor watch``
 `run_control`      vCont, Ctrl-C, and what stops the guest (`stops`)
 `non_stop`         the same when threads stop one by one
 `thread_events`    threads that come and go

@@ -40,7 +40,7 @@ the session can look after others in between.
 # (capabilities are protocols, asked for by name; none is instantiated)
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from enum import Enum
 from errno import E2BIG, ESRCH
@@ -119,6 +119,8 @@ class Connection:
         self.non_stop = False
         self.resumed: ThreadId = EVERY_THREAD
         self.unlisted: list[Thread] = []
+        self.left_behind: set[int] = set()
+        """Processes of a former target that the client may still take for attached."""
         self.files: dict[int, File] = {}
         self.file_system = 0
         self.frame: FrameView | None = None
@@ -238,8 +240,12 @@ class Connection:
         self._document = None
         self.stops.forget(pid)
 
-    def debug(self, target: Target) -> None:
-        """Another target in place of the one up to now: what the client chose there counts no more."""
+    def debug(self, target: Target, former: Iterable[int]) -> None:
+        """Another target in place of the one up to now, which had these processes attached.
+
+        What the client chose there counts no more.
+        """
+        self.left_behind.update(former)
         self.target = target
         self.capabilities = table.providers(target)
         self.frame = None

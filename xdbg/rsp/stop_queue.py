@@ -47,6 +47,9 @@ class StopQueue:
         """Drop all."""
         self._stops.clear()
 
+    def __len__(self) -> int:
+        return len(self._stops)
+
     @property
     def is_flooded(self) -> bool:
         """Whether the client confirms too little."""

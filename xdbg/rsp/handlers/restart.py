@@ -37,7 +37,8 @@ def run_program(conn: Connection, target: Restart, request: RunProgram) -> Reply
     _in_extended_mode(conn)
     if target.program.pid in conn.pids():
         raise TargetError(EBUSY, "it runs already; kill it before it is started anew")
-    conn.debug(target.restart(request.path, request.arguments))
+    former = conn.pids()
+    conn.debug(target.restart(request.path, request.arguments), former)
     return conn.show_stop(conn.target.stop_status())
 
 
@@ -46,7 +47,8 @@ def restart(conn: Connection, target: Restart, request: Anything) -> Reply | Non
     """The same without an answer, whether it has ended or not."""
     del request
     _in_extended_mode(conn)
-    conn.debug(target.restart("", None))
+    former = conn.pids()
+    conn.debug(target.restart("", None), former)
     return None
 
 

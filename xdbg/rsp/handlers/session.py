@@ -82,7 +82,10 @@ def detach(conn: Connection, target: Target, request: OptionalProcess) -> Reply:
     """Lets go of one process, or of all. Outside of extended mode the session ends with the last."""
     processes = conn.capability(Processes)
     if request.pid is not None and request.pid not in conn.pids():
-        raise TargetError(ESRCH, f"process {request.pid} is not attached")
+        if request.pid not in conn.left_behind:
+            raise TargetError(ESRCH, f"process {request.pid} is not attached")
+        conn.left_behind.discard(request.pid)
+        return Ok()
     if processes is not None:
         for pid in conn.pids() if request.pid is None else [request.pid]:
             processes.detach(pid)
