@@ -45,8 +45,8 @@ from .staging import make_target
 SLICE = 1_000_000
 """Instructions between two looks at the descriptors."""
 
-SPINS = 64
-"""How often an active client is looked for before the server goes to sleep: some tens of microseconds, in which the
+SPINS = 256
+"""How often an active client is looked for before the server goes to sleep: some hundred microseconds, in which the
 next request of a debugger mostly comes; to be woken would cost as much again."""
 
 
