@@ -105,8 +105,8 @@ def escape(data: bytes) -> bytes:
 
 
 def escaped_size(data: bytes) -> int:
-    """How many bytes `escape` makes of it."""
-    return len(data) + sum([data.count(byte) for byte in b"}$#*"])
+    """How many bytes `escape` makes of it. To make them is faster than to count them."""
+    return len(escape(data))
 
 
 def unescape(payload: bytes) -> bytes:
