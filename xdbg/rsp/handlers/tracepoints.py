@@ -9,12 +9,11 @@ from binascii import hexlify
 from errno import ENOTSUP
 from typing import TYPE_CHECKING
 
-from xdbg.rsp.packets.session import Bare
+from xdbg.rsp.packets.session import Bare, Switch
 from xdbg.rsp.packets.tracepoints import (
     BufferSize,
     DefineTracepoint,
     DefineVariable,
-    Flag,
     NamedTracepoint,
     Notes,
     Number,
@@ -119,16 +118,16 @@ def stop_trace(conn: Connection, target: Tracepoints, request: Bare) -> Reply:
     return Ok()
 
 
-@packet(b"QTDisconnected:", Flag, Tracepoints, feature="DisconnectedTracing+")
-def set_disconnected_tracing(conn: Connection, target: Tracepoints, request: Flag) -> Reply:
+@packet(b"QTDisconnected:", Switch, Tracepoints, feature="DisconnectedTracing+")
+def set_disconnected_tracing(conn: Connection, target: Tracepoints, request: Switch) -> Reply:
     """Whether the trace goes on when the client leaves."""
     del conn
     target.set_disconnected_tracing(keeps=request.on)
     return Ok()
 
 
-@packet(b"QTBuffer:circular:", Flag, Tracepoints)
-def set_circular_buffer(conn: Connection, target: Tracepoints, request: Flag) -> Reply:
+@packet(b"QTBuffer:circular:", Switch, Tracepoints)
+def set_circular_buffer(conn: Connection, target: Tracepoints, request: Switch) -> Reply:
     """Whether new frames take the place of the oldest."""
     del conn
     target.set_circular_buffer(circular=request.on)

@@ -44,7 +44,7 @@ class Supported:
 
 @dataclass(frozen=True, slots=True)
 class Switch:
-    """A packet that turns something on (1) or off (0): QNonStop, QThreadEvents."""
+    """A packet that turns something on (1) or off (0): QNonStop, QThreadEvents, QTDisconnected and others."""
 
     on: bool
 

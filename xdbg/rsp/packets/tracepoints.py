@@ -171,20 +171,6 @@ class Number:
 
 
 @dataclass(frozen=True, slots=True)
-class Flag:
-    """A packet that switches something on (1) or off (0)."""
-
-    on: bool
-
-    @classmethod
-    def parse(cls, arguments: bytes) -> Self:
-        """0 or 1."""
-        if arguments not in (b"0", b"1"):
-            raise ValueError("0 or 1 is wanted")
-        return cls(arguments == b"1")
-
-
-@dataclass(frozen=True, slots=True)
 class BufferSize:
     """``QTBuffer:size:BYTES``; None for -1, which leaves the choice to the target."""
 
