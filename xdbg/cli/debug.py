@@ -29,10 +29,7 @@ from .options import (
 @click.option("--gdb-program", default="gdb", show_default=True, help="The gdb to start.")
 @click.argument("gdb_args", nargs=-1, type=click.UNPROCESSED)
 def command(
-    kernel: str,
-    modules: tuple[Path, ...],
-    append: str,
-    memory: int,
+    what: Launch,
     max_instructions: int | None,
     timeout: float | None,
     log_path: Path | None,
@@ -50,11 +47,11 @@ def command(
         raise UsageFailure(f"{gdb_program}: no such program; it can be named by --gdb-program")
     with ended_by_limits():
         status = debug_with_child(
-            lambda: launch_domain(kernel, modules, append, memory),
+            lambda: launch_domain(what),
             Terminal(sys.stderr.buffer),
             program,
             gdb_args,
             limits_of(max_instructions, timeout),
-            packet_log(log_path, Launch(kernel, modules, append, memory), overwrite=overwrite),
+            packet_log(log_path, what, overwrite=overwrite),
         )
     sys.exit(status)

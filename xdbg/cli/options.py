@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,7 +13,7 @@ import click
 
 from xdbg.debug.cores.file import CoreFileError
 from xdbg.session.core_files import save_core
-from xdbg.session.launch import MIB, Launch, Launched, LaunchError, launch
+from xdbg.session.launch import MAX_VCPUS, MIB, Launch, Launched, LaunchError, launch
 from xdbg.session.limits import LimitReached, Limits
 from xdbg.session.packet_log import PacketLog, PacketLogError
 from xdbg.session.run import Outcome
@@ -45,8 +46,16 @@ class UsageFailure(click.ClickException):
     exit_code = EXIT_USAGE
 
 
-def domain_options(command: F) -> F:
-    """KERNEL and the options that describe its domain."""
+def domain_options(command: Callable[..., None]) -> Callable[..., None]:
+    """KERNEL and the options that describe its domain; the command gets them as one, `what`."""
+
+    @wraps(command)
+    def with_launch(
+        *, kernel: str, modules: tuple[Path, ...], append: str, memory: int, vcpus: int, **others: object
+    ) -> None:
+        command(what=Launch(kernel, tuple(modules), append, memory, vcpus), **others)
+
+    decorated = with_launch
     for decorate in reversed(
         (
             click.argument("kernel"),
@@ -59,10 +68,11 @@ def domain_options(command: F) -> F:
             ),
             click.option("--append", default="", metavar="TEXT", help="The kernel's command line."),
             click.option("--memory", type=MemorySize(), default="128M", show_default=True, help="The domain's memory."),
+            click.option("--vcpus", type=click.IntRange(1, MAX_VCPUS), default=1, show_default=True, help="Its vcpus."),
         )
     ):
-        command = decorate(command)
-    return command
+        decorated = decorate(decorated)
+    return decorated
 
 
 def limit_options(command: F) -> F:
@@ -163,9 +173,9 @@ def ended_by_limits() -> Iterator[None]:
         sys.exit(EXIT_LIMIT)
 
 
-def launch_domain(kernel: str, modules: tuple[Path, ...], append: str, memory: int) -> Launched:
+def launch_domain(what: Launch) -> Launched:
     """The domain that the options describe; a mistake in them ends the command with one line."""
     try:
-        return launch(Launch(kernel, tuple(modules), append, memory))
+        return launch(what)
     except LaunchError as error:
         raise UsageFailure(str(error)) from error

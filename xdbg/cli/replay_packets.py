@@ -37,7 +37,7 @@ def command(log: Path, kernel: str | None, modules: tuple[Path, ...]) -> None:
     if header.version != __version__:
         click.echo(f"xdbg: the log is of version {header.version}, this is {__version__}", err=True)
     with TemporaryDirectory(prefix="xdbg-") as scratch:
-        domain = launch_domain(what.kernel, what.modules, what.append, what.memory)
+        domain = launch_domain(what)
         found = Replay(domain, Path(scratch)).run(entries)
     if found is None:
         requests = sum(entry.kind == "in" for entry in entries)

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from xdbg.session.console import Terminal
-from xdbg.session.launch import Launched
+from xdbg.session.launch import Launch, Launched
 from xdbg.session.run import Outcome, run_to_end
 
 from .options import (
@@ -40,10 +40,7 @@ def report(launched: Launched, outcome: Outcome) -> int:
 @limit_options
 @core_options
 def command(
-    kernel: str,
-    modules: tuple[Path, ...],
-    append: str,
-    memory: int,
+    what: Launch,
     max_instructions: int | None,
     timeout: float | None,
     core: Path | None,
@@ -55,7 +52,7 @@ def command(
     """
     cores = Cores(core, xen_core)
     cores.check()
-    launched = launch_domain(kernel, modules, append, memory)
+    launched = launch_domain(what)
     terminal = Terminal(sys.stdout.buffer, sys.stdin.fileno())
     outcome = run_to_end(launched, terminal, limits_of(max_instructions, timeout))
     cores.save(launched, outcome)

@@ -42,10 +42,7 @@ from .options import (
     help="Where `monitor dump-core` puts its files; default is the working directory.",
 )
 def command(
-    kernel: str,
-    modules: tuple[Path, ...],
-    append: str,
-    memory: int,
+    what: Launch,
     max_instructions: int | None,
     timeout: float | None,
     log_path: Path | None,
@@ -73,13 +70,13 @@ def command(
             stack.callback(listener.close)
             terminal = Terminal(sys.stdout.buffer, sys.stdin.fileno())
         server = Server(
-            lambda: launch_domain(kernel, modules, append, memory),
+            lambda: launch_domain(what),
             terminal,
             listener=listener,
             channel=channel,
             announce=lambda text: click.echo(f"xdbg: {text}", err=True),
             limits=limits_of(max_instructions, timeout),
-            log=packet_log(log_path, Launch(kernel, modules, append, memory), overwrite=overwrite),
+            log=packet_log(log_path, what, overwrite=overwrite),
             dump_directory=dump_dir,
         )
         stack.callback(server.close)

@@ -8,6 +8,7 @@ from typing import TextIO
 import click
 
 from xdbg.session.console import Terminal
+from xdbg.session.launch import Launch
 from xdbg.session.run import run_to_end
 from xdbg.session.trace import make_recorder
 from xdbg.trace.events import DEFAULT_KINDS, EVENT_KINDS, parse_kinds
@@ -37,10 +38,7 @@ from .run import report
     help=f"What to dump, separated by commas, or all; default {','.join(sorted(DEFAULT_KINDS))}.",
 )
 def command(
-    kernel: str,
-    modules: tuple[Path, ...],
-    append: str,
-    memory: int,
+    what: Launch,
     max_instructions: int | None,
     timeout: float | None,
     core: Path | None,
@@ -59,7 +57,7 @@ def command(
         raise UsageFailure(f"--events: {error}") from error
     cores = Cores(core, xen_core)
     cores.check()
-    launched = launch_domain(kernel, modules, append, memory)
+    launched = launch_domain(what)
     with ExitStack() as stack:
         stream: TextIO = sys.stdout
         if output is not None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from xdbg.abi.shared_info import XEN_LEGACY_MAX_VCPUS
 from xdbg.guestos.profile import Profile
 from xdbg.guestos.select import select_profile
 from xdbg.xen.dom_builder import build_domain
@@ -17,6 +18,8 @@ from .guest_memory import DomainMemory
 MIB = 1 << 20
 MIN_MEMORY = 4 * MIB
 MAX_MEMORY = 16 << 30
+MAX_VCPUS = XEN_LEGACY_MAX_VCPUS
+"""Those whose vcpu_info has a place in shared_info; a kernel finds no more before it has registered others."""
 
 
 class LaunchError(Exception):
@@ -25,12 +28,13 @@ class LaunchError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What is to be run. `kernel`: a bundled guest's name or a path; `memory` in bytes."""
+    """What is to be run as one domain. `kernel`: a bundled guest's name or a path; `memory` in bytes."""
 
     kernel: str
     modules: tuple[Path, ...] = ()
     append: str = ""
     memory: int = 128 * MIB
+    vcpus: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +67,12 @@ def launch(what: Launch) -> Launched:
         image = read_image(kernel)
     except ImageError as error:
         raise LaunchError(str(error)) from error
+    if not 1 <= what.vcpus <= MAX_VCPUS:
+        raise LaunchError(f"a domain has between 1 and {MAX_VCPUS} vcpus")
     data = tuple(_read(module) for module in modules)
     nr_pages = what.memory >> 12
     hv = Hypervisor(nr_pages)
-    domain = hv.create_domain(kernel.stem, nr_pages)
+    domain = hv.create_domain(kernel.stem, nr_pages, what.vcpus)
     try:
         build_domain(domain, image, modules=data, command_line=what.append.encode())
     except ImageError as error:

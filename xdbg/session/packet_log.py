@@ -69,6 +69,7 @@ class Header:
                 "modules_sha256": list(self.module_digests),
                 "append": what.append,
                 "memory": what.memory,
+                "vcpus": what.vcpus,
             }
         )
 
@@ -80,7 +81,11 @@ class Header:
             if found["packet_log"] != FORMAT:
                 raise PacketLogError(f"it has format {found['packet_log']}, this xdbg reads {FORMAT}")
             launch = Launch(
-                found["kernel"], tuple(map(Path, found["modules"])), found["append"], memory=int(found["memory"])
+                found["kernel"],
+                tuple(map(Path, found["modules"])),
+                found["append"],
+                int(found["memory"]),
+                int(found.get("vcpus", 1)),
             )
             return cls(found["xdbg"], launch, found["kernel_sha256"], tuple(found["modules_sha256"]))
         except (ValueError, TypeError, KeyError) as error:

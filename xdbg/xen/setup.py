@@ -113,13 +113,13 @@ class Hypervisor:
 
     # -- domains
 
-    def create_domain(self, name: str, nr_pages: int) -> Domain:
-        """A domain of `nr_pages` frames with one vcpu, not yet built: `dom_builder` fills it."""
+    def create_domain(self, name: str, nr_pages: int, nr_vcpus: int = 1) -> Domain:
+        """A domain of `nr_pages` frames, not yet built: `dom_builder` fills it. Of its vcpus only the first starts."""
         domid = max(self.domains, default=0) + 1
         domain = Domain(self, domid, name, nr_pages)
         self.domains[domid] = domain
         domain.shared_info = self.heap.alloc(DOMID_XEN)
-        domain.vcpus.append(self._create_vcpu(domain, 0))
+        domain.vcpus.extend(self._create_vcpu(domain, number) for number in range(nr_vcpus))
         domain.event_channels = EventChannels.create(domain)
         domain.grant_table = GrantTable.create(domain)
         domain.console = ConsoleState.create(domain)
