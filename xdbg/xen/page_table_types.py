@@ -61,12 +61,10 @@ _U64: Final = (1 << 64) - 1
 _GUEST_FLAGS: Final = PTE_PRESENT | PTE_RW | PTE_USER | PTE_ACCESSED | PTE_DIRTY | PTE_AVAIL | PTE_AVAIL_HIGH | PTE_NX
 TABLE_DISALLOW_MASK: Final = _U64 & ~(_GUEST_FLAGS | PTE_ADDR_MASK)
 """Bits that no present l2e, l3e or l4e of a guest may have: caching, superpage, global. Xen: base_disallow_mask."""
-PTE_GNTTAB: Final = 1 << 62
-"""Xen's own mark of a mapping by grant, in an l1e. Xen: _PAGE_GNTTAB."""
 PTE_GUEST_KERNEL: Final = 1 << 52
 """Xen's own mark of an l1e that the guest made without USER. Xen: _PAGE_GUEST_KERNEL."""
-L1_DISALLOW_MASK: Final = (TABLE_DISALLOW_MASK | PTE_GNTTAB) & ~PTE_GLOBAL
-"""The same for an l1e. Xen: L1_DISALLOW_MASK."""
+L1_DISALLOW_MASK: Final = TABLE_DISALLOW_MASK & ~PTE_GLOBAL
+"""The same for an l1e. Xen: L1_DISALLOW_MASK; a debug build also keeps bit 62, _PAGE_GNTTAB, to itself."""
 _WRITABLE: Final = PGT_WRITABLE_PAGE | PGT_VALIDATED
 _INVALID_FRAME: Final = PTE_ADDR_MASK >> 12
 
