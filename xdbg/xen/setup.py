@@ -53,6 +53,8 @@ from .m2p import M2p
 from .page_info import PageInfoTable
 from .vcpu import Vcpu
 from .xenstore import XenstoreState
+from .xenstore_home import make_dom0
+from .xenstore_tree import XenstoreTree
 
 HYPERCALL_MODULES = (
     callback,
@@ -105,11 +107,13 @@ class Hypervisor:
         self.m2p = M2p(self)
         self.idt = Idt(self.ram, self.heap.alloc(DOMID_XEN))
         self.domains: dict[int, Domain] = {}
+        self.xenstore_tree = XenstoreTree()
         self.current: Vcpu | None = None
         """The vcpu whose registers are in the CPU; it keeps them there while nobody else runs."""
         self.running: Vcpu | None = None
         """The vcpu that has the CPU; None while all wait."""
         self.next_tick_ns = TICK_NS
+        make_dom0(self)
 
     # -- domains
 
