@@ -124,8 +124,10 @@ def _vcpus(hv: "Hypervisor", count: _Recount) -> None:
                 count.hold(mfn, PGT_SEG_DESC_PAGE)
             if vcpu.vcpu_info >> PAGE_SHIFT != domain.shared_info:
                 count.hold(vcpu.vcpu_info >> PAGE_SHIFT, PGT_WRITABLE_PAGE)
-        for mfn in domain.grant_table.backend_frames:
-            count.hold(mfn, PGT_WRITABLE_PAGE)
+        for entry in domain.grant_table.active.values():
+            for _ in range(entry.host_writes):
+                count.hold(entry.mfn, PGT_WRITABLE_PAGE)
+            count.refs[entry.mfn] += entry.host_reads
 
 
 def _entries(hv: "Hypervisor", table: int) -> list[int]:

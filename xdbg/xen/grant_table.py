@@ -26,8 +26,6 @@ from .faults import HypercallError
 from .guest_access import copy_to_guest, read_struct, write_struct
 from .heap import OutOfFramesError
 from .hypercall import hypercall
-from .page_info import PGT_WRITABLE_PAGE
-from .page_table_types import get_page_and_type
 from .vcpu import Vcpu
 
 if TYPE_CHECKING:
@@ -40,6 +38,33 @@ _ENTRIES_PER_FRAME: Final = PAGE_SIZE // GrantEntryV1.SIZE
 _INT_MAX: Final = 0x7FFF_FFFF
 
 
+@dataclass(slots=True)
+class ActiveEntry:
+    """An entry in use: to whom, which frame, and how often. Xen: struct active_grant_entry.
+
+    While there are pins these count, not what the granting domain writes into its table meanwhile.
+    """
+
+    domid: int
+    mfn: Mfn
+    host_writes: int = 0
+    """Pins by which a CPU writes: mappings, copies under way. Xen: GNTPIN_hstw."""
+    host_reads: int = 0
+    device_writes: int = 0
+    """Pins of mappings for devices. Xen: GNTPIN_devw."""
+    device_reads: int = 0
+
+    @property
+    def writes(self) -> int:
+        """Pins that write."""
+        return self.host_writes + self.device_writes
+
+    @property
+    def pins(self) -> int:
+        """All pins."""
+        return self.host_writes + self.host_reads + self.device_writes + self.device_reads
+
+
 @dataclass(slots=True, eq=False)
 class GrantTable:
     """The table of `domain`: `frames` hold the entries; `version` is 1, the only one that is offered."""
@@ -47,8 +72,8 @@ class GrantTable:
     domain: "Domain"
     frames: list[Mfn] = field(default_factory=list)
     version: int = 1
-    backend_frames: list[Mfn] = field(default_factory=list)
-    """Frames of the domain that a backend has mapped, writable, for as long as the domain lives."""
+    active: dict[int, ActiveEntry] = field(default_factory=dict)
+    """The entries that are in use, by grant reference; those that are not have no pins and are not kept."""
 
     @classmethod
     def create(cls, domain: "Domain") -> Self:
@@ -74,12 +99,7 @@ class GrantTable:
         return GrantEntryV1.at(self.domain.hv.ram, self.entry_maddr(ref))
 
     def set_entry(self, ref: int, flags: int, domid: int, frame: Mfn) -> None:
-        """Grant a ring to a backend on the domain's behalf, as its builder does; `frame` is a gfn, for PV an mfn.
-
-        The backend is part of this Xen and maps the frame at once: it stays a writable page, and allocated.
-        """
-        get_page_and_type(self.domain.hv, frame, self.domain.domid, PGT_WRITABLE_PAGE)
-        self.backend_frames.append(frame)
+        """Fill an entry on the domain's behalf, as its builder does; `frame` is a gfn, for PV an mfn."""
         entry = self.entry(ref)
         entry.domid = domid
         entry.frame = frame

@@ -143,7 +143,7 @@ def read(domain: Domain, path: str) -> bytes | None:
 
 
 @backend(BACKEND)
-def serve_xenstore(domain: Domain) -> None:
+def serve_xenstore(domain: Domain, device: int = 0) -> None:
     """Answer what the domain asked, as far as its ring has room."""
     state = domain.xenstore
     if state.broken or not is_plain_memory(domain, state.ring):
