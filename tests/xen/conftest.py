@@ -27,6 +27,7 @@ from xdbg.xen.page_info import PageInfoTable
 from xdbg.xen.system_time import init_wallclock, update_time_info
 from xdbg.xen.vcpu import Vcpu
 from xdbg.xen.xenstore import XenstoreState
+from xdbg.xen.xenstore_tree import XenstoreTree
 
 BASE = 0x40_0000
 """Where the guest's pages are mapped: writable ones, then one that is read-only, then nothing."""
@@ -55,6 +56,7 @@ class StandInHypervisor:
         self.cpu = StandInCpu()
         self.observer: Any = None
         self.domains: dict[int, Domain] = {}
+        self.xenstore_tree = XenstoreTree()
         self.current: Vcpu | None = None
         self.next_tick_ns = 10_000_000
         self.slice_end_ns = 0

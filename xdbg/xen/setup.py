@@ -25,7 +25,7 @@ from . import (  # those that nobody names here fill the hypercall table
     callback,
     descriptor_tables,
     event_channel_op,
-    grant_table,
+    grant_table_op,
     iret,
     memory,
     mm,
@@ -54,12 +54,14 @@ from .page_info import PageInfoTable
 from .segments import load_segments
 from .vcpu import Vcpu
 from .xenstore import XenstoreState
+from .xenstore_home import make_dom0
+from .xenstore_tree import XenstoreTree
 
 HYPERCALL_MODULES = (
     callback,
     descriptor_tables,
     event_channel_op,
-    grant_table,
+    grant_table_op,
     iret,
     memory,
     mm,
@@ -106,6 +108,7 @@ class Hypervisor:
         self.m2p = M2p(self)
         self.idt = Idt(self.ram, self.heap.alloc(DOMID_XEN))
         self.domains: dict[int, Domain] = {}
+        self.xenstore_tree = XenstoreTree()
         self.current: Vcpu | None = None
         """The vcpu whose registers are in the CPU; it keeps them there while nobody else runs."""
         self.running: Vcpu | None = None
@@ -119,6 +122,7 @@ class Hypervisor:
         """Of all domains."""
         self.contended = False
         """Another vcpu than the one that was last scheduled could run, too."""
+        make_dom0(self)
 
     # -- domains
 
