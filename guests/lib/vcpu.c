@@ -9,6 +9,7 @@
 #define STACK_PAGES 2
 
 struct vcpu vcpus[NR_VCPUS];
+bool vcpus_are_many;
 
 static char stacks[NR_VCPUS][STACK_PAGES * PAGE_SIZE] __attribute__((section(".bss.pages"), aligned(PAGE_SIZE)));
 
@@ -30,8 +31,6 @@ void vcpu_init(void)
 {
     describe(0);
     vcpus[0].ports = ~0ul;
-    if (hypercall_set_segment_base(SEGBASE_GS_KERNEL, &vcpus[0]))
-        fail("cannot set the base of GS");
 }
 
 unsigned vcpus_count(void)
@@ -57,6 +56,9 @@ void vcpu_start(unsigned id, void (*main)(void))
     struct vcpu *vcpu = &vcpus[id];
     long result;
 
+    if (!vcpus_are_many && hypercall_set_segment_base(SEGBASE_GS_KERNEL, &vcpus[0]))
+        fail("cannot set the base of GS");
+    vcpus_are_many = true;
     describe(id);
     vcpu->main = main;
     vcpu->stack_top = stacks[id] + sizeof(stacks[id]);

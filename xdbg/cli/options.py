@@ -51,9 +51,9 @@ def domain_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def with_launch(
-        *, kernel: str, modules: tuple[Path, ...], append: str, memory: int, vcpus: int, **others: object
+        *, kernel: str, modules: tuple[Path, ...], append: str, memory: int, vcpus: int | None, **others: object
     ) -> None:
-        command(what=Launch(kernel, tuple(modules), append, memory, vcpus), **others)
+        command(what=Launch(kernel, tuple(modules), append, memory, vcpus or 0), **others)
 
     decorated = with_launch
     for decorate in reversed(
@@ -68,7 +68,12 @@ def domain_options(command: Callable[..., None]) -> Callable[..., None]:
             ),
             click.option("--append", default="", metavar="TEXT", help="The kernel's command line."),
             click.option("--memory", type=MemorySize(), default="128M", show_default=True, help="The domain's memory."),
-            click.option("--vcpus", type=click.IntRange(1, MAX_VCPUS), default=1, show_default=True, help="Its vcpus."),
+            click.option(
+                "--vcpus",
+                type=click.IntRange(1, MAX_VCPUS),
+                metavar="N",
+                help="Its vcpus; the default is 1, or what a bundled guest wants.",
+            ),
         )
     ):
         decorated = decorate(decorated)

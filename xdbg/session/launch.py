@@ -28,13 +28,16 @@ class LaunchError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What is to be run as one domain. `kernel`: a bundled guest's name or a path; `memory` in bytes."""
+    """What is to be run as one domain. `kernel`: a bundled guest's name or a path; `memory` in bytes.
+
+    `vcpus`: 0 is as many as a bundled guest wants, and one for any other kernel.
+    """
 
     kernel: str
     modules: tuple[Path, ...] = ()
     append: str = ""
     memory: int = 128 * MIB
-    vcpus: int = 1
+    vcpus: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +70,13 @@ def launch(what: Launch) -> Launched:
         image = read_image(kernel)
     except ImageError as error:
         raise LaunchError(str(error)) from error
-    if not 1 <= what.vcpus <= MAX_VCPUS:
+    vcpus = what.vcpus or _wanted_vcpus(what)
+    if not 1 <= vcpus <= MAX_VCPUS:
         raise LaunchError(f"a domain has between 1 and {MAX_VCPUS} vcpus")
     data = tuple(_read(module) for module in modules)
     nr_pages = what.memory >> 12
     hv = Hypervisor(nr_pages)
-    domain = hv.create_domain(kernel.stem, nr_pages, what.vcpus)
+    domain = hv.create_domain(kernel.stem, nr_pages, vcpus)
     try:
         build_domain(domain, image, modules=data, command_line=what.append.encode())
     except ImageError as error:
@@ -97,6 +101,11 @@ def _resolve(what: Launch) -> tuple[Path, tuple[Path, ...]]:
     if not path.exists():
         raise LaunchError(f"{what.kernel}: neither a bundled guest (see `xdbg guests`) nor a file")
     return path, what.modules
+
+
+def _wanted_vcpus(what: Launch) -> int:
+    guest = find_guest(what.kernel) if "/" not in what.kernel else None
+    return 1 if guest is None else guest.vcpus
 
 
 def _read(path: Path) -> bytes:

@@ -85,7 +85,7 @@ class Header:
                 tuple(map(Path, found["modules"])),
                 found["append"],
                 int(found["memory"]),
-                int(found.get("vcpus", 1)),
+                int(found.get("vcpus", 0)),
             )
             return cls(found["xdbg"], launch, found["kernel_sha256"], tuple(found["modules_sha256"]))
         except (ValueError, TypeError, KeyError) as error:
