@@ -94,11 +94,15 @@ class XenstoreState:
         write(domain, "store/port", str(port))
 
 
+def _uuid(domid: int) -> str:
+    return f"00000000-0000-0000-0000-{domid:012x}"
+
+
 def _introduce(store: View, domain: Domain) -> None:
     """The keys that a domain finds when it starts. What the guest may write to belongs to it, the rest it may read."""
     domid = domain.domid
     home = domain_path(domid)
-    uuid = f"00000000-0000-0000-0000-{domid:012x}"
+    uuid = _uuid(domid)
     read_only = (Permission("n", DOMID_PRIVILEGED), Permission("r", domid))
     its_own = (Permission("n", domid),)
     store.mkdir(f"/vm/{uuid}")
@@ -137,6 +141,18 @@ def read(domain: Domain, path: str) -> bytes | None:
     """A key's value as domain 0 sees it, None if it is not there; `path` may be relative to the domain's own keys."""
     node = domain.xenstore.tree.nodes.get(absolute(path, domain.domid))
     return None if node is None else node.value
+
+
+def release(domain: Domain) -> None:
+    """The domain is no more: its connection ends and its own keys go, of which their watchers are told."""
+    state = domain.xenstore
+    state.broken = True
+    state.ring = INVALID_MFN
+    for waiting in (state.request, state.replies, state.watches, state.transactions):
+        waiting.clear()
+    store = View(state.tree, DOMID_PRIVILEGED)
+    home = domain_path(domain.domid)
+    _fire(domain, [*store.remove(home), *store.remove(f"/vm/{_uuid(domain.domid)}")])
 
 
 # The ring
