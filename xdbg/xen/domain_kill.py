@@ -17,6 +17,7 @@ Its domid is not given to another domain.
 from typing import TYPE_CHECKING, Final
 
 from xdbg.abi.frames import INVALID_MFN, PAGE_SHIFT, Mfn, maddr_to_mfn
+from xdbg.abi.mmu import DOMID_XEN
 from xdbg.abi.sched import Shutdown
 from xdbg.abi.x86 import PTE_ADDR_MASK, PTES_PER_TABLE
 
@@ -98,10 +99,13 @@ def _relinquish_memory(domain: Domain) -> None:
     for mfn in frames:
         if info.owners[mfn] != domain.domid or not info.flags[mfn] & PGC_ALLOCATED:
             continue
-        if info.flags[mfn] & PGC_XEN_HEAP:
+        is_shared = info.flags[mfn] & PGC_XEN_HEAP
+        if is_shared:
             put_page_type(hv, mfn)  # what made it a page for the guest to map
         info.flags[mfn] &= ~PGC_ALLOCATED
         put_page(hv, mfn)
+        if is_shared and info.owners[mfn] == DOMID_XEN:
+            _free_frame(hv, mfn)
     perdomain = info.perdomain_l3.pop(domain.domid, None)
     if perdomain is not None:
         _free_tables(hv, perdomain, _TABLES_BELOW_PERDOMAIN_L3, {})
