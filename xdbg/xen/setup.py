@@ -108,6 +108,8 @@ class Hypervisor:
         self.m2p = M2p(self)
         self.idt = Idt(self.ram, self.heap.alloc(DOMID_XEN))
         self.domains: dict[int, Domain] = {}
+        self.last_domid = 0
+        """The domid that was given last; none is given twice."""
         self.xenstore_tree = XenstoreTree()
         self.current: Vcpu | None = None
         """The vcpu whose registers are in the CPU; it keeps them there while nobody else runs."""
@@ -128,7 +130,8 @@ class Hypervisor:
 
     def create_domain(self, name: str, nr_pages: int, nr_vcpus: int = 1) -> Domain:
         """A domain of `nr_pages` frames, not yet built: `dom_builder` fills it. Of its vcpus only the first starts."""
-        domid = max(self.domains, default=0) + 1
+        self.last_domid += 1
+        domid = self.last_domid
         domain = Domain(self, domid, name, nr_pages)
         self.domains[domid] = domain
         domain.shared_info = self.heap.alloc(DOMID_XEN)
