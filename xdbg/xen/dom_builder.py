@@ -247,4 +247,5 @@ class _Builder:
         cpu.write_fpu(_INITIAL_FPU)
         vcpu.context = cpu.save()
         cpu.load(others)
+        vcpu.is_initialised = True
         vcpu.is_up = True
