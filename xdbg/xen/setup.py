@@ -113,6 +113,8 @@ class Hypervisor:
         self.m2p = M2p(self)
         self.idt = Idt(self.ram, self.heap.alloc(DOMID_XEN))
         self.domains: dict[int, Domain] = {}
+        self.last_domid = 0
+        """The domid that was given last; none is given twice."""
         self.xenstore_tree = XenstoreTree()
         self.block_images: BlockImages | None = None
         """The images behind the domains' disks: like the observer, no part of the state."""
@@ -135,7 +137,8 @@ class Hypervisor:
 
     def create_domain(self, name: str, nr_pages: int, nr_vcpus: int = 1) -> Domain:
         """A domain of `nr_pages` frames, not yet built: `dom_builder` fills it. Of its vcpus only the first starts."""
-        domid = max(self.domains, default=0) + 1
+        self.last_domid += 1
+        domid = self.last_domid
         domain = Domain(self, domid, name, nr_pages)
         self.domains[domid] = domain
         domain.shared_info = self.heap.alloc(DOMID_XEN)
