@@ -66,7 +66,7 @@ class Frontend:
         self.images = Images()
         guest.hv.block_images = self.images
         make_dom0(guest.hv)
-        add_disk(self.domain, VDEV, "xvda", BlockContents("image", SECTORS, access))
+        add_disk(self.domain, VDEV, "xvda", BlockContents("image", SECTORS, access), target="disk.img")
         self.device = self.domain.disks[VDEV]
         self.size = 112
         self.produced = 0
@@ -174,7 +174,7 @@ def test_a_new_disk_waits_for_its_frontend(make: Callable[[Access], Frontend]) -
         (f"{BACK}/mode", "r"),
         (f"{BACK}/type", "phy"),
         (f"{BACK}/dev", "xvda"),
-        (f"{BACK}/params", "image"),
+        (f"{BACK}/params", "disk.img"),
         (f"{BACK}/hotplug-status", "connected"),
         (f"{BACK}/max-ring-page-order", "4"),
     ):

@@ -79,8 +79,13 @@ class BlockDevice:
     """The frontend took its state away: the device does not come back."""
 
 
-def add_disk(domain: "Domain", devid: int, name: str, contents: BlockContents, *, cdrom: bool = False) -> None:
-    """Give a domain a disk; the domain has no disk `devid` yet. Xen: device_disk_add(), Linux: xen_blkbk_probe()."""
+def add_disk(
+    domain: "Domain", devid: int, name: str, contents: BlockContents, *, target: str, cdrom: bool = False
+) -> None:
+    """Give a domain a disk; it has no disk `devid` yet. `target`: what the image is called, for people.
+
+    Xen: device_disk_add(), Linux: xen_blkbk_probe().
+    """
     hv = domain.hv
     ends = DeviceEnds(BACKEND, domain.domid, devid)
     device = BlockDevice(ends, name, contents, cdrom)
@@ -100,7 +105,7 @@ def add_disk(domain: "Domain", devid: int, name: str, contents: BlockContents, *
     writable = contents.access is not Access.READ_ONLY
     back = {
         "frontend": ends.front,
-        "params": contents.image,
+        "params": target,
         "script": "/etc/xen/scripts/block",
         "frontend-id": str(domain.domid),
         "online": "1",
