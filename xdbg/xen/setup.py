@@ -21,7 +21,8 @@ from xdbg.machine.cpu import Cpu
 from xdbg.machine.exits import Exit
 from xdbg.machine.ram import Ram
 
-from . import (  # those that nobody names here fill the hypercall table
+from . import (  # those that nobody names here fill the hypercall table and that of the backends
+    block_backend,
     callback,
     descriptor_tables,
     event_channel_op,
@@ -38,6 +39,7 @@ from . import (  # those that nobody names here fill the hypercall table
     vcpu_op,
     version,
 )
+from .block_contents import BlockImages
 from .console import ConsoleState
 from .cpuid import cpuid
 from .domain import Domain
@@ -56,6 +58,9 @@ from .vcpu import Vcpu
 from .xenstore import XenstoreState
 from .xenstore_home import make_dom0
 from .xenstore_tree import XenstoreTree
+
+BACKEND_MODULES = (block_backend,)
+"""The modules with backends, beside those that are used here."""
 
 HYPERCALL_MODULES = (
     callback,
@@ -111,6 +116,8 @@ class Hypervisor:
         self.last_domid = 0
         """The domid that was given last; none is given twice."""
         self.xenstore_tree = XenstoreTree()
+        self.block_images: BlockImages | None = None
+        """The images behind the domains' disks: like the observer, no part of the state."""
         self.current: Vcpu | None = None
         """The vcpu whose registers are in the CPU; it keeps them there while nobody else runs."""
         self.running: Vcpu | None = None
