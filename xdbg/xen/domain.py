@@ -50,6 +50,8 @@ class Domain:
     shutdown_code: int | None = None
     shutdown_reason: str = ""
     start_info: Mfn = INVALID_MFN
+    e820: bytes = b""
+    """What XENMEM_memory_map shows: the struct boot_e820_entry that XENMEM_set_memory_map was given."""
     hypercalls: list[int] = field(default_factory=lambda: [0] * (NR_HYPERCALLS + 1))
     """How often each was called, by number, those in a multicall included; the last: all with a number beyond."""
     event_channels: "EventChannels" = field(init=False)
