@@ -21,7 +21,7 @@ from xdbg.abi.x86 import HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START
 from .bsd_symtab import build_bsd_symtab
 from .bzimage import is_bzimage, unpack_bzimage
 from .compression import GZIP_MAGIC, gunzip
-from .elf_notes import BootParameters, ImageError, parameters_from_guest_string, parameters_from_notes, read_notes
+from .elf_notes import BootParameters, ImageError, Note, parameters_from_guest_string, parameters_from_notes, read_notes
 
 MAX_IMAGE_SIZE: Final = 1 << 30
 """Bytes of a kernel file, unpacked: ten times a Linux with all its debug sections stripped."""
@@ -200,13 +200,13 @@ class _ElfFile:
                 return parameters_from_guest_string(self.data[section.offset : section.offset + section.size])
         raise ImageError("not a Xen PV kernel: it has neither Xen's ELF notes nor a __xen_guest section")
 
-    def notes(self, places: list[tuple[int, int]]) -> dict[int, bytes]:
+    def notes(self, places: list[tuple[int, int]]) -> list[Note]:
         """Xen's notes in parts of the file, (offset, size) each."""
         if sum(size for _, size in places) > MAX_NOTES_SIZE:
             raise ImageError(f"more than {MAX_NOTES_SIZE >> 10} KiB of ELF notes")
-        notes: dict[int, bytes] = {}
+        notes = []
         for offset, size in places:
-            notes |= read_notes(self.part(offset, size, "the ELF notes"))
+            notes += read_notes(self.part(offset, size, "the ELF notes"))
         return notes
 
     def segments(self, paddr_offset: int) -> list[Segment]:
@@ -261,7 +261,7 @@ class _ElfFile:
             start=start,
             end=end,
             hypercall_page=None if page is None else Vaddr(page & ~PAGE_MASK),
-            init_p2m=_usable_init_p2m(said.init_p2m, virt_base),
+            init_p2m=_usable_init_p2m(said.init_p2m, virt_base, range(virt_base + start, virt_base + end)),
         )
 
     def bsd_symtab(self) -> bytes | None:
@@ -279,8 +279,10 @@ def is_guest_range(vaddr: int, size: int) -> bool:
     return end <= _CANONICAL_LOW_END or (vaddr >= HYPERVISOR_VIRT_END and end <= _U64 + 1)
 
 
-def _usable_init_p2m(vaddr: int | None, virt_base: int) -> Vaddr | None:
+def _usable_init_p2m(vaddr: int | None, virt_base: int, kernel: range) -> Vaddr | None:
     """INIT_P2M if it can be honoured, else None: the list then follows the kernel. Xen: xc_dom_build_image()."""
+    if vaddr is not None and vaddr in kernel:
+        raise ImageError(f"INIT_P2M {vaddr:#x} is inside the kernel")
     if vaddr is None or vaddr >= virt_base or vaddr & PAGE_MASK:
         return None
     if HYPERVISOR_VIRT_START <= vaddr < HYPERVISOR_VIRT_END or not is_guest_range(vaddr, PAGE_SIZE):

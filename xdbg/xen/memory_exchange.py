@@ -15,6 +15,7 @@ from xdbg.abi.memory import XenMem, XenMemoryExchange
 from .continuation import BATCH, can_continue, create_continuation
 from .domain import Domain
 from .faults import GuestFault, HypercallError
+from .grant_transfer import can_steal
 from .guest_access import copy_to_guest, read_struct
 from .heap import OutOfFramesError
 from .memory_extents import (
@@ -29,7 +30,7 @@ from .memory_extents import (
     set_pfns,
     write_extent,
 )
-from .page_info import PGC_ALLOCATED, PGC_XEN_HEAP
+from .page_info import PGC_ALLOCATED
 from .page_table_types import put_page
 from .vcpu import Vcpu
 
@@ -107,7 +108,7 @@ def _exchange_chunk(vcpu: Vcpu, request: XenMemoryExchange, chunk: int, order: i
     for index in range(chunk * nr_given, (chunk + 1) * nr_given):
         first = read_extent(vcpu, extent_at(given.extent_start, index))
         frames = range(first, first + (1 << given.extent_order))
-        if not all(_can_steal(domain, mfn) for mfn in frames):
+        if not all(can_steal(domain, mfn) for mfn in frames):
             raise HypercallError(Errno.EINVAL)
         old.extend(frames)
     if len(set(old)) != len(old):
@@ -142,14 +143,3 @@ def _alloc_chunk(domain: Domain, nr: int, order: int, bits: int) -> list[Mfn]:
                 domain.hv.heap.free(Mfn(frame))
         raise HypercallError(Errno.ENOMEM) from None
     return new
-
-
-def _can_steal(domain: Domain, mfn: int) -> bool:
-    """Whether a frame is the domain's and nothing but its owner refers to it. Xen: steal_page()."""
-    info = domain.hv.page_info
-    return (
-        info.owner(mfn) == domain.domid
-        and not info.flags[mfn] & PGC_XEN_HEAP
-        and bool(info.flags[mfn] & PGC_ALLOCATED)
-        and info.refs[mfn] == 1
-    )
