@@ -47,6 +47,8 @@ class Domain:
     vm_assist: int = 0
     """Bit set of VMASST_TYPE_*."""
     paused: bool = False
+    is_dying: bool = False
+    """It was destroyed; it is still here because of frames that another domain has mapped."""
     shutdown_code: int | None = None
     shutdown_reason: str = ""
     start_info: Mfn = INVALID_MFN
@@ -70,7 +72,9 @@ class Domain:
 
     def describe(self) -> dict[str, Any]:
         """The state in one row, as `xl list` shows it."""
-        if self.shutdown_code is not None:
+        if self.is_dying:
+            state = "dying"
+        elif self.shutdown_code is not None:
             state = "crashed" if self.shutdown_code == 3 else "shutdown"
         elif self.paused:
             state = "paused"

@@ -41,6 +41,7 @@ from . import (  # those that nobody names here fill the hypercall table
 from .console import ConsoleState
 from .cpuid import cpuid
 from .domain import Domain
+from .domain_kill import reap
 from .entry import return_to_guest
 from .event_channel import EventChannels
 from .events import DomainShutdown, Observer
@@ -108,6 +109,10 @@ class Hypervisor:
         self.m2p = M2p(self)
         self.idt = Idt(self.ram, self.heap.alloc(DOMID_XEN))
         self.domains: dict[int, Domain] = {}
+        self.last_domid = 0
+        """The domid that was given last; none is given twice."""
+        self.dying: list[int] = []
+        """Domains that were destroyed, and of which frames are left: other domains have them mapped."""
         self.xenstore_tree = XenstoreTree()
         self.current: Vcpu | None = None
         """The vcpu whose registers are in the CPU; it keeps them there while nobody else runs."""
@@ -128,7 +133,8 @@ class Hypervisor:
 
     def create_domain(self, name: str, nr_pages: int, nr_vcpus: int = 1) -> Domain:
         """A domain of `nr_pages` frames, not yet built: `dom_builder` fills it. Of its vcpus only the first starts."""
-        domid = max(self.domains, default=0) + 1
+        self.last_domid += 1
+        domid = self.last_domid
         domain = Domain(self, domid, name, nr_pages)
         self.domains[domid] = domain
         domain.shared_info = self.heap.alloc(DOMID_XEN)
@@ -182,6 +188,8 @@ class Hypervisor:
 
         With all vcpus waiting, time jumps to the next timer. None: no domain can run, ever or before there is input.
         """
+        if self.dying:
+            reap(self)
         while True:
             now = self.now()
             interrupted = now >= self.next_tick_ns

@@ -37,7 +37,7 @@ from xdbg.abi.xenstore import (
 from .domain import Domain
 from .event_channel import backend, notify
 from .shared_ring import RingIndexError, RingLayout, is_plain_memory, put, store_u32, take
-from .xenstore_home import as_tool_stack, make_home, make_store_keys
+from .xenstore_home import as_tool_stack, homes, make_home, make_store_keys
 from .xenstore_outbox import MAX_OUTSTANDING, Outbox
 from .xenstore_paths import XenstoreError, absolute, domain_path, is_below
 from .xenstore_requests import Answer, Request, Watch, answer
@@ -129,6 +129,14 @@ def read_as(domain: Domain, domid: int, path: str) -> Node | None:
         return View(domain.hv.xenstore_tree, domid).read(absolute(path, domain.domid))
     except XenstoreError:
         return None
+
+
+def release(domain: Domain) -> None:
+    """A domain is no more: its connection ends, and its keys go. Xen: destroy_domain(), libxl__destroy_domid()."""
+    domain.xenstore.ring = INVALID_MFN
+    _break_off(domain, XENSTORE_ERROR_PROTO)
+    for path in homes(domain.domid):
+        remove(domain, path)
 
 
 # The ring

@@ -67,6 +67,15 @@ def make_dom0(hv: "Hypervisor") -> None:
         view.write(path, value.encode())
 
 
+def homes(domid: int) -> tuple[str, ...]:
+    """All that is kept for one domain."""
+    return domain_path(domid), _vm_path(domid), f"/libxl/{domid}"
+
+
+def _vm_path(domid: int) -> str:
+    return f"/vm/00000000-0000-0000-0000-{domid:012x}"
+
+
 def make_home(domain: "Domain", nr_vcpus: int) -> None:
     """The home of a new domain, whose rings do not exist yet. Xen: libxl__domain_make(), libxl__build_post()."""
     view = as_tool_stack(domain.hv)
