@@ -127,6 +127,9 @@ class Hypervisor:
         """Of all domains."""
         self.contended = False
         """Another vcpu than the one that was last scheduled could run, too."""
+        self.audit_every = 0
+        """After so many exits all types and references are recounted (`audit`), to find mistakes of Xen's; 0: never."""
+        self.exits_since_audit = 0
         make_dom0(self)
 
     # -- domains
@@ -276,8 +279,10 @@ class Hypervisor:
         return self.cpu.step()
 
     def handle(self, vcpu: Vcpu, came: Exit) -> None:
-        """Xen's part of an exit."""
+        """Xen's part of an exit. Raises `AuditError` if its counts are wrong afterwards, and anybody looks."""
         handle_exit(vcpu, came)
+        if self.audit_every:
+            self._count_exit()
 
     def run(self, limit: int) -> RunEnd:
         """Run the domains, with nobody looking at the exits, to instruction count `limit` at the most."""
@@ -285,8 +290,16 @@ class Hypervisor:
             vcpu = self.schedule()
             if vcpu is None:
                 return self.idle_reason()
-            handle_exit(vcpu, self.enter(vcpu, limit))
+            self.handle(vcpu, self.enter(vcpu, limit))
         return RunEnd.LIMIT if self.alive else RunEnd.SHUT_DOWN
+
+    def _count_exit(self) -> None:
+        self.exits_since_audit += 1
+        if self.exits_since_audit >= self.audit_every:
+            self.exits_since_audit = 0
+            from .audit import audit  # noqa: PLC0415 - numpy takes a while to load, and few runs need it
+
+            audit(self, scrubbed=False)
 
     @property
     def alive(self) -> bool:
