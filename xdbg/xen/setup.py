@@ -43,6 +43,7 @@ from .block_contents import BlockImages
 from .console import ConsoleState
 from .cpuid import cpuid
 from .domain import Domain
+from .domain_kill import reap
 from .entry import return_to_guest
 from .event_channel import EventChannels
 from .events import DomainShutdown, Observer
@@ -115,6 +116,8 @@ class Hypervisor:
         self.domains: dict[int, Domain] = {}
         self.last_domid = 0
         """The domid that was given last; none is given twice."""
+        self.dying: list[int] = []
+        """Domains that were destroyed, and of which frames are left: other domains have them mapped."""
         self.xenstore_tree = XenstoreTree()
         self.block_images: BlockImages | None = None
         """The images behind the domains' disks: like the observer, no part of the state."""
@@ -131,6 +134,9 @@ class Hypervisor:
         """Of all domains."""
         self.contended = False
         """Another vcpu than the one that was last scheduled could run, too."""
+        self.audit_every = 0
+        """After so many exits all types and references are recounted (`audit`), to find mistakes of Xen's; 0: never."""
+        self.exits_since_audit = 0
         make_dom0(self)
 
     # -- domains
@@ -192,6 +198,8 @@ class Hypervisor:
 
         With all vcpus waiting, time jumps to the next timer. None: no domain can run, ever or before there is input.
         """
+        if self.dying:
+            reap(self)
         while True:
             now = self.now()
             interrupted = now >= self.next_tick_ns
@@ -278,8 +286,10 @@ class Hypervisor:
         return self.cpu.step()
 
     def handle(self, vcpu: Vcpu, came: Exit) -> None:
-        """Xen's part of an exit."""
+        """Xen's part of an exit. Raises `AuditError` if its counts are wrong afterwards, and anybody looks."""
         handle_exit(vcpu, came)
+        if self.audit_every:
+            self._count_exit()
 
     def run(self, limit: int) -> RunEnd:
         """Run the domains, with nobody looking at the exits, to instruction count `limit` at the most."""
@@ -287,8 +297,16 @@ class Hypervisor:
             vcpu = self.schedule()
             if vcpu is None:
                 return self.idle_reason()
-            handle_exit(vcpu, self.enter(vcpu, limit))
+            self.handle(vcpu, self.enter(vcpu, limit))
         return RunEnd.LIMIT if self.alive else RunEnd.SHUT_DOWN
+
+    def _count_exit(self) -> None:
+        self.exits_since_audit += 1
+        if self.exits_since_audit >= self.audit_every:
+            self.exits_since_audit = 0
+            from .audit import audit  # noqa: PLC0415 - numpy takes a while to load, and few runs need it
+
+            audit(self, scrubbed=False)
 
     @property
     def alive(self) -> bool:
