@@ -47,6 +47,9 @@ class Domain:
     """Frames owned now (shared_info and grant frames not counted)."""
     vm_assist: int = 0
     """Bit set of VMASST_TYPE_*."""
+    cmos_idx: int = 0
+    """What the guest wrote to port 0x70 last. `pci_cf8`: to port 0xcf8, 4 bytes."""
+    pci_cf8: int = 0
     paused: bool = False
     is_dying: bool = False
     """It was destroyed; it is still here because of frames that another domain has mapped."""

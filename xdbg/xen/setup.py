@@ -17,6 +17,7 @@ from xdbg.abi.frames import Maddr, Vaddr, mfn_to_maddr
 from xdbg.abi.mmu import DOMID_XEN
 from xdbg.abi.sched import Shutdown
 from xdbg.abi.shared_info import SharedInfo, VcpuInfo
+from xdbg.abi.x86 import Cr4
 from xdbg.machine.cpu import Cpu
 from xdbg.machine.exits import Exit
 from xdbg.machine.ram import Ram
@@ -24,6 +25,7 @@ from xdbg.machine.ram import Ram
 from . import (  # those that nobody names here fill the hypercall table and that of the backends
     block_backend,
     callback,
+    debugreg,
     descriptor_tables,
     event_channel_op,
     grant_table_op,
@@ -41,7 +43,7 @@ from . import (  # those that nobody names here fill the hypercall table and tha
 )
 from .block_contents import BlockImages
 from .console import ConsoleState
-from .cpuid import cpuid
+from .cpuid import Leaf, guest_cpuid
 from .domain import Domain
 from .domain_kill import reap
 from .entry import return_to_guest
@@ -65,6 +67,7 @@ BACKEND_MODULES = (block_backend,)
 
 HYPERCALL_MODULES = (
     callback,
+    debugreg,
     descriptor_tables,
     event_channel_op,
     grant_table_op,
@@ -106,8 +109,7 @@ class Hypervisor:
         nr_frames = nr_pages + XEN_OVERHEAD_FRAMES + nr_pages // 256
         self.ram = Ram(nr_frames << 12)
         self.cpu = Cpu(self.ram)
-        self.cpu.cpuid = cpuid
-        self.cpu.rdtsc_allowed = True
+        self.cpu.cpuid = self._cpuid
         self.observer: Observer | None = None
         self.page_info = PageInfoTable(nr_frames)
         self.heap = Heap(self.ram, self.page_info)
@@ -191,6 +193,12 @@ class Hypervisor:
         """Put a fault address where the guest reads it. Xen: arch_set_cr2()."""
         self.ram.write_u64(vcpu.vcpu_info + _CR2, cr2)
 
+    def _cpuid(self, leaf: int, subleaf: int, count: int) -> Leaf:
+        """What the CPU says to the current vcpu; always the same, whatever the instruction `count`."""
+        del count
+        assert self.current is not None
+        return guest_cpuid(self.current, leaf, subleaf)
+
     # -- running
 
     def schedule(self) -> Vcpu | None:
@@ -255,9 +263,12 @@ class Hypervisor:
         vcpu.context = None
         self.current = vcpu
         cpu.cr3 = vcpu.cr3
-        cpu.io_allowed = vcpu.iopl >= (1 if vcpu.kernel_mode else 3)
+        cpu.cpuid_allowed = vcpu.kernel_mode or not vcpu.cpuid_faulting
+        cpu.rdtsc_allowed = not vcpu.cr4 & Cr4.TSD
+        cpu.tsc_aux = vcpu.tsc_aux
         descriptor_tables.load_gdt(vcpu)
         load_segments(vcpu)
+        debugreg.load_debugregs(vcpu)
         vcpu.check_events = True
 
     def enter(self, vcpu: Vcpu, limit: int, *, skip_stop_point: bool = False) -> Exit:
