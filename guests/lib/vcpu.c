@@ -6,12 +6,8 @@
 #include <pv/traps.h>
 #include <pv/vcpu.h>
 
-#define STACK_PAGES 2
-
 struct vcpu vcpus[NR_VCPUS];
 bool vcpus_are_many;
-
-static char stacks[NR_VCPUS][STACK_PAGES * PAGE_SIZE] __attribute__((section(".bss.pages"), aligned(PAGE_SIZE)));
 
 extern char vcpu_entry[];
 
@@ -61,7 +57,7 @@ void vcpu_start(unsigned id, void (*main)(void))
     vcpus_are_many = true;
     describe(id);
     vcpu->main = main;
-    vcpu->stack_top = stacks[id] + sizeof(stacks[id]);
+    vcpu->stack_top = (char *)page_alloc() + PAGE_SIZE;
     context.flags = VGCF_in_kernel | VGCF_syscall_disables_events | VGCF_failsafe_disables_events;
     context.user_regs.rip = (unsigned long)vcpu_entry;
     context.user_regs.rsp = (unsigned long)vcpu->stack_top;

@@ -13,12 +13,13 @@ _VCPUS = re.compile(r"^ \* Vcpus: (\d+)$", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class BundledGuest:
-    """A guest: its name, what its first comment says of it in one sentence, its kernel, and the modules it wants."""
+    """A guest: its name, its first comment in one sentence, its kernel, the modules and disks it wants."""
 
     name: str
     summary: str
     kernel: Path
     modules: tuple[Path, ...]
+    disks: tuple[Path, ...]
     vcpus: int
     """How many it wants: `Vcpus: N` in its first comment, else one."""
 
@@ -40,7 +41,9 @@ def find_guest(name: str) -> BundledGuest | None:
 
 def _guest(folder: Path) -> BundledGuest:
     archive = _BUILD / f"{folder.name}.archive"
+    image = _BUILD / f"{folder.name}.image"
     has_programs = (folder / "programs").is_dir()
+    has_disk = (folder / "image").is_file()
     source = (folder / "main.c").read_text(encoding="utf-8")
     wanted = _VCPUS.search(source.partition("*/")[0])
     return BundledGuest(
@@ -48,6 +51,7 @@ def _guest(folder: Path) -> BundledGuest:
         _summary(source),
         _BUILD / f"{folder.name}.elf",
         (archive,) if has_programs else (),
+        (image,) if has_disk else (),
         1 if wanted is None else int(wanted[1]),
     )
 

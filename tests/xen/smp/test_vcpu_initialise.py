@@ -9,11 +9,11 @@ from xdbg.abi.errno import Errno
 from xdbg.abi.frames import PAGE_SHIFT
 from xdbg.abi.hypercalls import Hypercall
 from xdbg.abi.vcpu import Runstate, VcpuGuestContext, VcpuOp, VcpuRegisterVcpuInfo, VcpuRunstateInfo, Vgcf
-from xdbg.abi.x86 import DR6_DEFAULT, DR7_DEFAULT, Cr0, Rflags, Vector
+from xdbg.abi.x86 import DR6_DEFAULT, DR7_DEFAULT, Cr0, Cr4, Rflags, Vector
 from xdbg.abi.x86_descriptors import SegmentDescriptor
 from xdbg.machine.registers import GPR_NAMES, RAX, RBX, RSP
 from xdbg.xen.hypercall import call
-from xdbg.xen.vcpu import TrapGate
+from xdbg.xen.vcpu import CR4_VISIBLE, TrapGate
 
 from .conftest import DATA, L1, L4, LOOP, READ_ONLY, STACKS, Smp
 
@@ -170,6 +170,7 @@ def test_it_begins_with_the_registers_of_its_context(smp: Smp) -> None:
     context.fpu_ctxt[0:2] = (0x1234).to_bytes(2, "little")
     context.fpu_ctxt[24:28] = (0x1FA0).to_bytes(4, "little")
     context.ctrlreg[0] = Cr0.TS
+    context.ctrlreg[4] = Cr4.TSD | Cr4.VMXE
     mine = smp.hv.cpu.save()
     assert initialise(smp, context) == 0
     assert smp.hv.cpu.save() == mine, "the caller keeps its own"
@@ -186,6 +187,7 @@ def test_it_begins_with_the_registers_of_its_context(smp: Smp) -> None:
     assert (cpu.fs_base, cpu.gs_base, vcpu.gs_base_user) == (0x1000, 0x2000, 0x3000)
     assert cpu.read_fpu()[:2] == (0x1234).to_bytes(2, "little")
     assert (cpu.cr0_ts, bool(vcpu.cr0 & Cr0.TS), vcpu.iopl) == (True, True, 3)
+    assert (vcpu.cr4, cpu.rdtsc_allowed) == (CR4_VISIBLE | Cr4.TSD, False)
     assert cpu.cr3 == smp.mfn(L4) << PAGE_SHIFT
     smp.audit()
 
