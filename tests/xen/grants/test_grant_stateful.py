@@ -199,4 +199,4 @@ class Domains(RuleBasedStateMachine):
 
 
 TestDomains = Domains.TestCase
-TestDomains.settings = settings(max_examples=50, stateful_step_count=50, deadline=None)
+TestDomains.settings = settings(max_examples=40, stateful_step_count=50, deadline=None)
