@@ -11,6 +11,7 @@ from xdbg.abi.frames import INVALID_MFN, Maddr, Mfn, Pfn, mfn_to_maddr
 from .vcpu import Vcpu
 
 if TYPE_CHECKING:
+    from .block_backend import BlockDevice
     from .console import ConsoleState
     from .event_channel import EventChannels
     from .grant_table import GrantTable
@@ -20,6 +21,14 @@ if TYPE_CHECKING:
 
 NR_HYPERCALLS: Final = 64
 """Numbers that a hypercall may have in Xen's ABI. Xen: NR_hypercalls."""
+
+
+def domain_exists(hv: "Hypervisor", domid: int) -> bool:
+    """Whether there is a domain of that number: those of the machine, and domain 0, where the backends are.
+
+    Xen: rcu_lock_domain_by_id().
+    """
+    return domid in hv.domains or domid == 0
 
 
 @dataclass(slots=True, eq=False)
@@ -48,6 +57,8 @@ class Domain:
     grant_table: "GrantTable" = field(init=False)
     console: "ConsoleState" = field(init=False)
     xenstore: "XenstoreState" = field(init=False)
+    disks: "dict[int, BlockDevice]" = field(default_factory=dict)
+    """By the numbers of their devices in the store."""
 
     @property
     def shared_info_maddr(self) -> Maddr:

@@ -41,6 +41,10 @@ class Heap:
         """How many frames nobody owns."""
         return self.free_map.count(1)
 
+    def has_room(self, nr: int) -> bool:
+        """Whether `alloc` would find `nr` frames in a row."""
+        return b"\1" * nr in self.free_map
+
     def alloc(self, domid: int, nr: int = 1) -> Mfn:
         """The first of `nr` frames in a row, all zero, now owned by `domid`; raises `OutOfFramesError`.
 
