@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from xdbg.abi.grant_table import Gntmap, Gntst, GnttabOp, GnttabSwapGrantRef
+from xdbg.abi.grant_table import GTF_PERMIT_ACCESS, GTF_TYPE_MASK, Gntmap, Gntst, GnttabOp, GnttabSwapGrantRef
 from xdbg.abi.mmu import MmuextOp
 from xdbg.abi.x86 import PTE_PRESENT, PTE_RW, PTE_USER
 from xdbg.xen.grant_map import gnttab_release_mappings
@@ -84,6 +84,32 @@ class Domains(RuleBasedStateMachine):
         op = self.parties[who].map_at(place, self.parties[granter], ref, parts | kind | form)
         if op.status == Gntst.OKAY:
             self.places[who, op.handle] = place, op.dev_bus_addr
+
+    def _granted(self, which: int) -> tuple[int, int, int] | None:
+        """(granter, ref, who) of one of the entries that permit access."""
+        domids = [party.domid for party in self.parties]
+        entries = [
+            (granter, ref, domids.index(party.entry(ref).domid))
+            for granter, party in enumerate(self.parties)
+            for ref in REFS
+            if party.entry(ref).flags & GTF_TYPE_MASK == GTF_PERMIT_ACCESS
+        ]
+        return entries[which % len(entries)] if entries else None
+
+    @rule(which=st.integers(0, 1000), pfn=PAGE, parts=PARTS, kind=KIND, form=FORM)
+    def map_what_is_granted(self, which: int, pfn: int, parts: int, kind: int, form: int) -> None:
+        found = self._granted(which)
+        if found is not None:
+            granter, ref, who = found
+            self.map(who, granter, ref, pfn, parts, kind, form)
+
+    @rule(which=st.integers(0, 1000), pfn=PAGE, back=st.booleans())
+    def copy_what_is_granted(self, which: int, pfn: int, back: bool) -> None:
+        found = self._granted(which)
+        if found is not None:
+            granter, ref, who = found
+            sides = [Side(ref, domid=self.parties[granter].domid), Side(gmfn=self.parties[who].guest.mfn(pfn))]
+            self.parties[who].copy(*(reversed(sides) if back else sides), length=64)
 
     @rule(which=st.integers(0, 1000), host=st.booleans(), device=st.booleans())
     def unmap(self, which: int, host: bool, device: bool) -> None:
