@@ -13,6 +13,7 @@ import pytest
 from xdbg.abi.grant_table import (
     GTF_ACCEPT_TRANSFER,
     GTF_PERMIT_ACCESS,
+    GTF_TYPE_MASK,
     Gntcopy,
     Gntmap,
     GnttabCopy,
@@ -68,7 +69,8 @@ class Party:
     def end(self, ref: int) -> bool:
         """End a grant as a kernel does: not while it is in use."""
         entry = self.entry(ref)
-        if entry.flags & (Gtf.READING | Gtf.WRITING):
+        permits = entry.flags & GTF_TYPE_MASK == GTF_PERMIT_ACCESS
+        if permits and entry.flags & (Gtf.READING | Gtf.WRITING):
             return False
         entry.flags = 0
         return True
