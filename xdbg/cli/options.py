@@ -248,6 +248,12 @@ def core_options(command: F) -> F:
     return click.option("--core", type=path, metavar="FILE", help=help_core)(command)
 
 
+def audit_option(command: F) -> F:
+    """--audit N."""
+    help_text = "After every N exits recount all types and references of frames; a difference ends the program."
+    return click.option("--audit", type=click.IntRange(min=1), default=None, metavar="N", help=help_text)(command)
+
+
 def limits_of(max_instructions: int | None, timeout: float | None) -> Limits:
     """The limits that the options describe."""
     return Limits(max_instructions, timeout)
@@ -265,9 +271,9 @@ def ended_by_limits() -> Iterator[None]:
         raise UsageFailure(str(error)) from error
 
 
-def launch_domains(what: Sequence[Launch]) -> Machine:
+def launch_domains(what: Sequence[Launch], audit: int | None = None) -> Machine:
     """The machine that the options describe; a mistake in them ends the command with one line."""
     try:
-        return launch_machine(what)
+        return launch_machine(what, audit_every=audit or 0)
     except LaunchError as error:
         raise UsageFailure(str(error)) from error

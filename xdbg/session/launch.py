@@ -84,7 +84,7 @@ class Machine:
         place = self.domains.index(former)
         what = former.what if append is None else replace(former.what, append=append)
         if len(self.domains) == 1:
-            machine = launch_machine([what])
+            machine = launch_machine([what], audit_every=self.hv.audit_every)
             self.hv, self.domains, self.images = machine.hv, machine.domains, machine.images
         else:
             prepared = _prepare(what)
@@ -119,11 +119,11 @@ def launch(what: Launch) -> Launched:
     return launch_machine([what]).domains[0]
 
 
-def launch_machine(wanted: Sequence[Launch]) -> Machine:
+def launch_machine(wanted: Sequence[Launch], *, audit_every: int = 0) -> Machine:
     """Build a machine with these domains; their domids are 1 and up in this order. Raises `LaunchError`.
 
     The machine has the memory of all of them. If there are several it has room for the largest once more, so that any
-    can be made anew while frames of its former self are still mapped by another.
+    can be made anew while frames of its former self are still mapped by another. `audit_every`: see `Hypervisor`.
     """
     if not 1 <= len(wanted) <= MAX_DOMAINS:
         raise LaunchError(f"a machine has between 1 and {MAX_DOMAINS} domains")
@@ -133,6 +133,7 @@ def launch_machine(wanted: Sequence[Launch]) -> Machine:
     if sum(sizes) << 12 > MAX_MEMORY:
         raise LaunchError(f"the domains have more than {MAX_MEMORY // MIB} MiB of memory together")
     hv = Hypervisor(sum(sizes) + (max(sizes) if len(sizes) > 1 else 0))
+    hv.audit_every = audit_every
     images = DiskImages()
     hv.block_images = images
     return Machine(hv, [_build(hv, images, one, name) for one, name in zip(prepared, names, strict=True)], images)
