@@ -7,6 +7,7 @@ from pathlib import Path
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _SOURCES = _ROOT / "guests"
 _BUILD = _ROOT / "build" / "guests"
+_DISK = re.compile(r"^ \* Disk: \d+ sectors$", re.MULTILINE)
 _COMMENT = re.compile(r"/\*+(.*?)\*/", re.DOTALL)
 
 
@@ -40,10 +41,11 @@ def _guest(folder: Path) -> BundledGuest:
     archive = _BUILD / f"{folder.name}.archive"
     image = _BUILD / f"{folder.name}.image"
     has_programs = (folder / "programs").is_dir()
-    has_disk = (folder / "image").is_file()
+    source = (folder / "main.c").read_text(encoding="utf-8")
+    has_disk = _DISK.search(source) is not None
     return BundledGuest(
         folder.name,
-        _summary((folder / "main.c").read_text(encoding="utf-8")),
+        _summary(source),
         _BUILD / f"{folder.name}.elf",
         (archive,) if has_programs else (),
         (image,) if has_disk else (),
