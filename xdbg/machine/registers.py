@@ -14,7 +14,7 @@ from typing import Final
 from xdbg.abi.frames import Maddr, Vaddr
 
 from .clock import Clock
-from .engine_state import CR, EIP, GDT, HFLAGS, LDT, SEGMENT_SIZE, SEGMENTS
+from .engine_state import CR, EFLAGS, EIP, GDT, HFLAGS, LDT, SEGMENT_SIZE, SEGMENTS
 from .paging import NotMappedError, read_virtual
 from .ram import Ram
 
@@ -53,6 +53,7 @@ _FPU_INITIAL: Final = struct.pack("<H22xI484x", 0x37F, 0x1F80)
 """FCW and MXCSR as FNINIT and RESET leave them; all registers empty."""
 
 _ENV_SIZE: Final = 1024
+_COMPUTED: Final = CF | PF | AF | ZF | SF | DF | OF
 _HFLAGS_CPL: Final = 3
 _GP: Final = 13
 _NP: Final = 11
@@ -147,6 +148,12 @@ class Registers:
     def rflags(self, value: int) -> None:
         self._library.xdbg_set_rflags(self._argument, value)
 
+    def clear_flags(self, mask: int) -> None:
+        """Clear flags of RFLAGS, none of which may be CF, PF, AF, ZF, SF, DF or OF (those the engine has elsewhere)."""
+        assert not mask & _COMPUTED
+        self.env[EFLAGS // 8] &= ~mask
+        self._words[_RFLAGS] &= ~mask
+
     @property
     def cr3(self) -> Maddr:
         """The machine address of the level 4 table. Writing flushes the TLB at the next entry."""
@@ -204,6 +211,14 @@ class Registers:
         if len(image) != FXSAVE_SIZE:
             raise ValueError(f"an FXSAVE image has {FXSAVE_SIZE} bytes, not {len(image)}")
         self._library.xdbg_write_fpu(self._argument, image)
+
+    def selector(self, number: int) -> int:
+        """What a segment register (by number) holds."""
+        return self.env32[(SEGMENTS + number * SEGMENT_SIZE) // 4]
+
+    def put_selector(self, number: int, selector: int) -> None:
+        """Write a segment register's selector alone; base and limit stay."""
+        self.env32[(SEGMENTS + number * SEGMENT_SIZE) // 4] = selector
 
     def load_segment(self, number: int, selector: int) -> None:
         """Load DS, ES, FS or GS (by number) as `mov` to it does; raises `SelectorError` and changes nothing."""

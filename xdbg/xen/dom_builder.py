@@ -37,6 +37,7 @@ from .faults import HypercallError
 from .grant_access import acquire_grant
 from .hypercall_page import hypercall_page
 from .ramdisk import ramdisk_content, ramdisk_size
+from .xenstore_home import make_console_keys
 
 BACKEND_DOMID: Final = 0
 """The domain in which the backends of console and xenstore seem to live."""
@@ -222,8 +223,7 @@ class _Builder:
             acquire_grant(domain, ref, BACKEND_DOMID, readonly=False)
         domain.console.connect(console_ring, console_port)
         domain.xenstore.connect(domain, store_ring, store_port)
-        xenstore.write(domain, "console/ring-ref", str(console_ring))
-        xenstore.write(domain, "console/port", str(console_port))
+        make_console_keys(domain, console_ring, console_port)
 
     def prepare_vcpu(self, image: KernelImage) -> None:
         """Give vcpu 0 the registers of the entry point. Xen: vcpu_x86_64()."""
@@ -249,4 +249,5 @@ class _Builder:
         cpu.write_fpu(_INITIAL_FPU)
         vcpu.context = cpu.save()
         cpu.load(others)
+        vcpu.is_initialised = True
         vcpu.is_up = True

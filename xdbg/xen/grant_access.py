@@ -14,17 +14,20 @@ With the last pin that writes GTF_writing goes, with the last one GTF_reading.
 
 from typing import TYPE_CHECKING, Final
 
-from xdbg.abi.frames import Maddr, Mfn
-from xdbg.abi.grant_table import GTF_PERMIT_ACCESS, GTF_TYPE_MASK, Gntst, GrantEntryV1, Gtf
+from xdbg.abi.frames import Mfn
+from xdbg.abi.grant_table import GTF_PERMIT_ACCESS, GTF_TYPE_MASK, Gntst, Gtf
 
-from .events import MemoryWritten
+from .event_channel import BACKEND_DOMID
 from .faults import HypercallError
-from .grant_table import ActiveEntry
+from .grant_table import ENTRIES_PER_FRAME, ActiveEntry
+from .guest_access import copy_to_guest
 from .page_info import PGT_WRITABLE_PAGE
 from .page_table_types import get_page_type, put_page, put_page_type
 
 if TYPE_CHECKING:
     from .domain import Domain
+    from .setup import Hypervisor
+    from .vcpu import Vcpu
 
 PIN_LIMIT: Final = 0x80
 """Pins of one kind that an entry can have; one more is GNTST_general_error. Xen: GNTPIN_incr2oflow_mask()."""
@@ -38,6 +41,24 @@ class GrantError(Exception):
         self.status = status
 
 
+def granting_domain(hv: "Hypervisor", domid: int, ref: int) -> "Domain":
+    """The domain that is said to grant `ref`; GNTST_bad_domain if there is none.
+
+    Domain 0 is always there, but it grants nothing: its table has one frame of invalid entries.
+    """
+    domain = hv.domains.get(domid)
+    if domain is None:
+        if domid != BACKEND_DOMID:
+            raise GrantError(Gntst.BAD_DOMAIN)
+        raise GrantError(Gntst.GENERAL_ERROR if ref < ENTRIES_PER_FRAME else Gntst.BAD_GNTREF)
+    return domain
+
+
+def write_status(vcpu: "Vcpu", at: int, status: Gntst) -> None:
+    """Store the status of one operation of a batch; raises `GuestFault`."""
+    copy_to_guest(vcpu, at, status.to_bytes(2, "little", signed=True))
+
+
 def acquire_grant(domain: "Domain", ref: int, for_domid: int, *, readonly: bool) -> Mfn:
     """The frame that `domain` grants to `for_domid` by `ref`, pinned for a CPU; raises `GrantError`.
 
@@ -46,6 +67,9 @@ def acquire_grant(domain: "Domain", ref: int, for_domid: int, *, readonly: bool)
     """
     entry = pin_entry(domain, ref, for_domid, host=1, device=0, readonly=readonly)
     try:
+        # An l1e that was overwritten leaves its pin behind: the frame may be somebody else's meanwhile.
+        if domain.hv.page_info.owner(entry.mfn) != domain.domid:
+            raise GrantError(Gntst.BAD_DOMAIN)
         hold_frame(domain, entry.mfn, readonly=readonly)
     except GrantError:
         unpin_entry(domain, ref, host=1, device=0, readonly=readonly)
@@ -83,7 +107,7 @@ def pin_entry(domain: "Domain", ref: int, for_domid: int, *, host: int, device: 
                 raise GrantError(Gntst.BAD_PAGE)
             active = ActiveEntry(for_domid, mfn)
             table.active[ref] = active
-        _write_flags(domain, ref, flags | Gtf.READING | (0 if readonly else Gtf.WRITING))
+        table.store(ref, flags=flags | Gtf.READING | (0 if readonly else Gtf.WRITING))
     if readonly:
         active.host_reads += host
         active.device_reads += device
@@ -111,7 +135,7 @@ def unpin_entry(domain: "Domain", ref: int, *, host: int, device: int, readonly:
         gone |= Gtf.READING
         del table.active[ref]
     if gone:
-        _write_flags(domain, ref, table.entry(ref).flags & ~gone)
+        table.store(ref, flags=table.entry(ref).flags & ~gone)
 
 
 def _at_limit(active: ActiveEntry, host: int, device: int, *, readonly: bool) -> bool:
@@ -131,15 +155,6 @@ def _allowed_flags(domain: "Domain", ref: int, for_domid: int, *, pinned: bool, 
     if not readonly and flags & Gtf.READONLY:
         raise GrantError(Gntst.GENERAL_ERROR)
     return flags
-
-
-def _write_flags(domain: "Domain", ref: int, flags: int) -> None:
-    table = domain.grant_table
-    table.entry(ref).flags = flags
-    observer = domain.hv.observer
-    if observer is not None:
-        maddr = Maddr(table.entry_maddr(ref) + GrantEntryV1.offset_of("flags"))
-        observer.observe(domain.vcpus[0], MemoryWritten(maddr, 2))
 
 
 # -- frames

@@ -83,7 +83,8 @@ def test_bad_calls(guest: Any) -> None:
     assert operate(guest, op, GnttabQuerySize(dom=DOMID_SELF), 2)[0] == -Errno.EINVAL
     assert operate(guest, op, GnttabQuerySize(dom=DOMID_SELF), 0xFFFF_FFFF)[0] == -Errno.EINVAL
     assert guest.call(Hypercall.GRANT_TABLE_OP, op, 0x1000, 1) == -Errno.EFAULT
-    assert operate(guest, GnttabOp.SETUP_TABLE, GnttabSetupTable(DOMID_SELF, 1, 0, 0x1000))[0] == -Errno.EFAULT
+    setup = GnttabSetupTable(DOMID_SELF, 1, 0, 0xFFFF_8000_0000_0000)
+    assert operate(guest, GnttabOp.SETUP_TABLE, setup)[0] == -Errno.EFAULT
     assert guest.call(Hypercall.GRANT_TABLE_OP, 13, guest.va(0), 1) == -Errno.ENOSYS
 
 
