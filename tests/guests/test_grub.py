@@ -3,35 +3,27 @@
 `scripts/fetch-grub` gets it; without it there is nothing to run.
 """
 
-import gzip
 import hashlib
 import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from disk_images import ext2, tar
+from grub_guest import GRUB, bootable, needs_grub
 from typed_console import TypedConsole
 
 from xdbg.abi.sched import Shutdown
-from xdbg.session.bundled import find_guest
 from xdbg.session.disks import parse_disk
 from xdbg.session.launch import Launch, LaunchError, launch
 from xdbg.xen.audit import audit
 
-PLACE = Path(__file__).resolve().parent.parent.parent / "build" / "grub"
-GRUB = PLACE / "grub-x86_64-xen.bin"
-MISSING = PLACE / "missing"
 PROMPT = "\ngrub> "
 PROGRESS = re.compile(r" *\[ [^]]*/s ]")
 NUMBERS = bytes(range(256)) * 2000
 
-pytestmark = pytest.mark.skipif(
-    not GRUB.exists(),
-    reason=f"no GRUB: {MISSING.read_text().strip() if MISSING.exists() else 'scripts/fetch-grub has not been called'}",
-)
+pytestmark = needs_grub
 
 
 @pytest.fixture
@@ -150,29 +142,6 @@ def test_it_finds_each_of_two_disks(grub, tmp_path):
     assert say(console, "cat (xen/xvdc)/two")[-1] == "second"
 
 
-MENU = """\
-set timeout=0
-menuentry "the other guest" {{
-    linux /boot/{name} {line}
-    {initrd}
-}}
-"""
-
-
-def bootable(path, guest, line="", *, packed=False):
-    """A disk from which GRUB boots a bundled guest at once."""
-    guest = find_guest(guest)
-    initrd = "initrd /boot/archive" if guest.modules else ""
-    kernel = guest.kernel.read_bytes()
-    files = {
-        "boot/grub/grub.cfg": MENU.format(name=guest.name, line=line, initrd=initrd).encode(),
-        f"boot/{guest.name}": gzip.compress(kernel) if packed else kernel,
-    }
-    for module in guest.modules:
-        files["boot/archive"] = module.read_bytes()
-    return tar(path, files)
-
-
 @pytest.mark.parametrize(
     ("guest", "verdict"), [("hello", "PASS hello"), ("traps", "PASS traps"), ("tick", "PASS tick"), ("tasks", "PASS")]
 )
@@ -205,4 +174,4 @@ def test_what_is_typed_at_xdbg_run_reaches_it():
 @pytest.mark.parametrize("name", ["grub-i386-xen.bin", "grub-i386-xen_pvh.bin"])
 def test_its_32_bit_forms_are_refused(name):
     with pytest.raises(LaunchError, match="a 32-bit ELF file: only 64-bit PV kernels can be run"):
-        launch(Launch(str(PLACE / name)))
+        launch(Launch(str(GRUB.parent / name)))
