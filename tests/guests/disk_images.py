@@ -1,4 +1,4 @@
-"""Images for virtual disks: an archive, which GRUB takes for a file system, and a file system made by mke2fs."""
+"""Images for virtual disks: an archive, which GRUB takes for a file system, a file system by mke2fs; and RAM disks."""
 
 import io
 import subprocess
@@ -24,3 +24,14 @@ def ext2(path, files):
     command = ["mke2fs", "-q", "-t", "ext2", "-b", "1024", "-d", tree, path, "8M"]
     subprocess.run(command, check=True, capture_output=True, env={"PATH": "/usr/sbin:/sbin:/usr/bin:/bin"})
     return path
+
+
+def newc(members):
+    """A cpio archive of (name, mode, content, major << 8 | minor), the format of Linux's initial RAM disks."""
+    out = bytearray()
+    for inode, (name, mode, content, device) in enumerate((*members, ("TRAILER!!!", 0, b"", 0)), 1):
+        numbers = (inode, mode, 0, 0, 1, 0, len(content), 0, 0, device >> 8, device & 0xFF, len(name) + 1, 0)
+        out += b"070701" + b"".join(b"%08X" % number for number in numbers) + name.encode() + b"\0"
+        out += bytes(-len(out) % 4) + content
+        out += bytes(-len(out) % 4)
+    return bytes(out)
