@@ -1,8 +1,11 @@
 """A real gdb follows GRUB from its first instruction into the kernel that it boots from a disk."""
 
 from grub_guest import GRUB, bootable, needs_grub
+from typed_console import TypedConsole
 
 from xdbg.session.bundled import find_guest
+from xdbg.session.disks import parse_disk
+from xdbg.session.launch import Launch
 
 pytestmark = needs_grub
 
@@ -31,5 +34,9 @@ def test_gdb_stops_in_the_kernel_that_it_boots(xdbg_gdb, tmp_path):
     gdb.run("break poweroff")
     assert gdb.cont().function == "poweroff"
     assert gdb.backtrace()[:2] == ["poweroff", "guest_start"]
+    gdb.go("stepi 20")
     assert gdb.cont().reason == "exited-normally"
+    alone = TypedConsole(Launch(str(GRUB), disks=(parse_disk(str(disk)),)))
+    alone.run_to_end()
+    assert gdb.instructions == alone.instructions
     assert "PASS hello" in gdb.guest.stop()
