@@ -82,6 +82,11 @@ class ServedMachine:
     # -- running
 
     @property
+    def is_held(self) -> bool:
+        """Whether a debugger holds the machine while another one has resumed its domain, and may press Ctrl-C."""
+        return any(domain.holds for domain in self.domains) and any(domain.goes_on for domain in self.domains)
+
+    @property
     def runs(self) -> bool:
         """Whether the machine runs, or would if it did not wait for an event."""
         if any(domain.holds for domain in self.domains):
@@ -91,8 +96,15 @@ class ServedMachine:
         return not self.is_alone and any(domain.is_let_go for domain in self.domains)
 
     def advance(self, limit: int) -> list[Happened]:
-        """Run to instruction count `limit` at most, or to stops, which are told. `idle` says why nothing may happen."""
+        """Run to instruction count `limit` at most, or to stops, which are told. `idle` says why nothing may happen.
+
+        While the machine `is_held` nothing runs, but what those wait for who have resumed their domains is told.
+        """
         debugged = [domain for domain in self.domains if domain.goes_on]
+        if self.is_held:
+            stops = self._run.ask([domain.target.part for domain in debugged])
+            self.idle = True
+            return list(self._tell(debugged, stops))
         for domain in debugged:
             domain.begin()
         left = [one for domain in self.domains if domain not in debugged and (one := domain.target.left_behind)]
