@@ -13,6 +13,7 @@ from xdbg.session.run import Outcome, run_machine
 from .options import (
     EXIT_LIMIT,
     Cores,
+    audit_option,
     console_number,
     console_option,
     core_options,
@@ -50,6 +51,7 @@ def report(machine: Machine, outcomes: Sequence[Outcome]) -> int:
 @console_option
 @limit_options
 @core_options
+@audit_option
 def command(
     what: tuple[Launch, ...],
     console: str | None,
@@ -57,6 +59,7 @@ def command(
     timeout: float | None,
     core: Path | None,
     xen_core: Path | None,
+    audit: int | None,
 ) -> None:
     """Run the domain of KERNEL, a bundled guest's name or a PV64 kernel, or several domains.
 
@@ -66,7 +69,7 @@ def command(
     cores = Cores(core, xen_core)
     cores.check()
     number = console_number(console, what)
-    machine = launch_domains(what)
+    machine = launch_domains(what, audit)
     terminal = Terminal(sys.stdout.buffer, sys.stdin.fileno(), named=len(what) > 1)
     outcomes = run_machine(machine, terminal, limits_of(max_instructions, timeout), console=number)
     cores.save(machine, outcomes)

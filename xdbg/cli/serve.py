@@ -21,6 +21,7 @@ from xdbg.session.server import Server, end_on_signals
 
 from .options import (
     UsageFailure,
+    audit_option,
     console_number,
     console_option,
     domain_options,
@@ -37,6 +38,7 @@ from .options import (
 @domain_options
 @console_option
 @limit_options
+@audit_option
 @log_options
 @click.option(
     "--gdb",
@@ -58,6 +60,7 @@ def command(
     console: str | None,
     max_instructions: int | None,
     timeout: float | None,
+    audit: int | None,
     log_path: Path | None,
     address: str,
     dump_dir: Path | None,
@@ -87,7 +90,7 @@ def command(
                 stack.callback(listeners[-1].close)
             terminal = Terminal(sys.stdout.buffer, sys.stdin.fileno(), named=several)
         server = Server(
-            lambda: launch_domains(what),
+            lambda: launch_domains(what, audit),
             terminal,
             listeners=listeners,
             channel=channel,

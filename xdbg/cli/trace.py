@@ -17,6 +17,7 @@ from xdbg.trace.formats import FORMATS
 from .options import (
     Cores,
     UsageFailure,
+    audit_option,
     console_number,
     console_option,
     core_options,
@@ -33,6 +34,7 @@ from .run import report
 @console_option
 @limit_options
 @core_options
+@audit_option
 @click.option("--format", "form", type=click.Choice(list(FORMATS)), default="text", show_default=True)
 @click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Where the dump goes; default stdout.")
 @click.option(
@@ -47,6 +49,7 @@ def command(
     timeout: float | None,
     core: Path | None,
     xen_core: Path | None,
+    audit: int | None,
     form: str,
     output: Path | None,
     events: str | None,
@@ -62,7 +65,7 @@ def command(
     cores = Cores(core, xen_core)
     cores.check()
     number = console_number(console, what)
-    machine = launch_domains(what)
+    machine = launch_domains(what, audit)
     with ExitStack() as stack:
         stream: TextIO = sys.stdout
         if output is not None:

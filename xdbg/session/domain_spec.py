@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from .disks import Disk, DiskError, parse_disk
 from .launch import MIB, Launch, LaunchError
 from .xl_config import ShutdownAction, XlConfig, read_config
 from .xl_syntax import ConfigError
@@ -78,7 +79,15 @@ def from_config(config: XlConfig) -> Launch:
         memory=config.memory,
         vcpus=config.vcpus,
         name=config.name,
+        disks=tuple(_disk_of(text) for text in config.disks),
     )
+
+
+def _disk_of(text: str) -> Disk:
+    try:
+        return parse_disk(text)
+    except DiskError as error:
+        raise LaunchError(str(error)) from error
 
 
 def _without_effect(path: str, config: XlConfig) -> Sequence[str]:
@@ -136,6 +145,10 @@ def _root(what: Launch, value: str) -> Launch:
     return replace(what, append=f"root={value} {what.append}".strip())
 
 
+def _disk(what: Launch, value: str) -> Launch:
+    return replace(what, disks=(*what.disks, _disk_of(value)))
+
+
 _KEYS: Final[dict[str, Callable[[Launch, str], Launch]]] = {
     "kernel": _kernel,
     "name": _name,
@@ -144,5 +157,6 @@ _KEYS: Final[dict[str, Callable[[Launch, str], Launch]]] = {
     "ramdisk": _ramdisk,
     "extra": _extra,
     "root": _root,
+    "disk": _disk,
 }
-_REPEATED: Final = ("ramdisk",)
+_REPEATED: Final = ("ramdisk", "disk")

@@ -1,7 +1,7 @@
 """From what a user names (kernels, modules, command lines, amounts of memory) to a machine that is ready to run."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +16,8 @@ from xdbg.xen.elf_notes import ImageError
 from xdbg.xen.setup import Hypervisor
 
 from .bundled import find_guest
+from .disk_images import DiskImages, attach_disks, check_image
+from .disks import Disk, DiskError, with_devices
 from .guest_memory import DomainMemory
 
 MIB = 1 << 20
@@ -44,6 +46,7 @@ class Launch:
     memory: int = 128 * MIB
     vcpus: int = 1
     name: str = ""
+    disks: tuple[Disk, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,7 @@ class Machine:
 
     hv: Hypervisor
     domains: list[Launched]
+    images: DiskImages = field(default_factory=DiskImages)
 
     def renew(self, former: Launched, append: str | None = None) -> Launched:
         """The same domain from its beginning, perhaps with another command line, in place of `former`.
@@ -80,23 +84,34 @@ class Machine:
         place = self.domains.index(former)
         what = former.what if append is None else replace(former.what, append=append)
         if len(self.domains) == 1:
-            machine = launch_machine([what])
-            self.hv, self.domains = machine.hv, machine.domains
+            machine = launch_machine([what], audit_every=self.hv.audit_every)
+            self.hv, self.domains, self.images = machine.hv, machine.domains, machine.images
         else:
             prepared = _prepare(what)
             destroy_domain(former.domain)
-            self.domains[place] = _build(self.hv, prepared, former.domain.name)
+            self.images.close(f"{former.domain.domid}/")
+            self.domains[place] = _build(self.hv, self.images, prepared, former.domain.name)
         return self.domains[place]
 
 
 @dataclass(frozen=True, slots=True)
+class _Files:
+    """Where what a domain is made of is to be found."""
+
+    kernel: Path
+    modules: tuple[Path, ...]
+    disks: tuple[Disk, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class _Prepared:
-    """What a domain is made of, read from its files."""
+    """What a domain is made of, read from its files; its disks are there."""
 
     what: Launch
     kernel: Path
     image: KernelImage
     modules: tuple[bytes, ...]
+    disks: tuple[Disk, ...]
 
 
 def launch(what: Launch) -> Launched:
@@ -104,11 +119,11 @@ def launch(what: Launch) -> Launched:
     return launch_machine([what]).domains[0]
 
 
-def launch_machine(wanted: Sequence[Launch]) -> Machine:
+def launch_machine(wanted: Sequence[Launch], *, audit_every: int = 0) -> Machine:
     """Build a machine with these domains; their domids are 1 and up in this order. Raises `LaunchError`.
 
     The machine has the memory of all of them. If there are several it has room for the largest once more, so that any
-    can be made anew while frames of its former self are still mapped by another.
+    can be made anew while frames of its former self are still mapped by another. `audit_every`: see `Hypervisor`.
     """
     if not 1 <= len(wanted) <= MAX_DOMAINS:
         raise LaunchError(f"a machine has between 1 and {MAX_DOMAINS} domains")
@@ -118,26 +133,39 @@ def launch_machine(wanted: Sequence[Launch]) -> Machine:
     if sum(sizes) << 12 > MAX_MEMORY:
         raise LaunchError(f"the domains have more than {MAX_MEMORY // MIB} MiB of memory together")
     hv = Hypervisor(sum(sizes) + (max(sizes) if len(sizes) > 1 else 0))
-    return Machine(hv, [_build(hv, one, name) for one, name in zip(prepared, names, strict=True)])
+    hv.audit_every = audit_every
+    images = DiskImages()
+    hv.block_images = images
+    return Machine(hv, [_build(hv, images, one, name) for one, name in zip(prepared, names, strict=True)], images)
 
 
 def files_of(what: Launch) -> tuple[bytes, tuple[bytes, ...]]:
     """The kernel's file and those of its modules as they are now. Raises `LaunchError`."""
-    kernel, modules = _resolve(what)
-    return _read(kernel), tuple(_read(module) for module in modules)
+    files = _resolve(what)
+    return _read(files.kernel), tuple(_read(module) for module in files.modules)
+
+
+def disks_of(what: Launch) -> tuple[Disk, ...]:
+    """The disks that the domain gets: a bundled guest may have one by itself. Raises `LaunchError`."""
+    return _resolve(what).disks
 
 
 def _prepare(what: Launch) -> _Prepared:
-    kernel, modules = _resolve(what)
+    files = _resolve(what)
     if not MIN_MEMORY <= what.memory <= MAX_MEMORY:
         raise LaunchError(f"a domain has between {MIN_MEMORY // MIB} MiB and {MAX_MEMORY // MIB} MiB of memory")
     try:
-        image = read_image(kernel)
+        image = read_image(files.kernel)
     except ImageError as error:
         raise LaunchError(str(error)) from error
     if not 1 <= what.vcpus <= MAX_VCPUS:
         raise LaunchError(f"a domain has between 1 and {MAX_VCPUS} vcpus")
-    return _Prepared(what, kernel, image, tuple(_read(module) for module in modules))
+    try:
+        for _, disk in with_devices(files.disks):
+            check_image(disk)
+    except DiskError as error:
+        raise LaunchError(str(error)) from error
+    return _Prepared(what, files.kernel, image, tuple(_read(module) for module in files.modules), files.disks)
 
 
 def names_of(wanted: Sequence[Launch]) -> list[str]:
@@ -151,7 +179,7 @@ def names_of(wanted: Sequence[Launch]) -> list[str]:
         if given.count(name) > 1:
             raise LaunchError(f"two domains have the name {name}")
     for what in wanted:
-        stem = _resolve(what)[0].stem
+        stem = _resolve(what).kernel.stem
         name, number = what.name or stem, 1
         while not what.name and (name in names or name in given):
             number += 1
@@ -160,7 +188,7 @@ def names_of(wanted: Sequence[Launch]) -> list[str]:
     return list(names)
 
 
-def _build(hv: Hypervisor, prepared: _Prepared, name: str) -> Launched:
+def _build(hv: Hypervisor, images: DiskImages, prepared: _Prepared, name: str) -> Launched:
     what = prepared.what
     nr_pages = what.memory >> 12
     if not hv.heap.has_room(nr_pages):
@@ -168,23 +196,28 @@ def _build(hv: Hypervisor, prepared: _Prepared, name: str) -> Launched:
     domain = hv.create_domain(name, nr_pages, what.vcpus)
     try:
         build_domain(domain, prepared.image, modules=prepared.modules, command_line=what.append.encode())
+        attach_disks(domain, images, prepared.disks)
     except ImageError as error:
         destroy_domain(domain)
         raise LaunchError(f"{prepared.kernel}: {error}") from error
+    except DiskError as error:
+        destroy_domain(domain)
+        raise LaunchError(str(error)) from error
     return Launched(hv, domain, prepared.image, prepared.kernel.name, prepared.modules, what)
 
 
-def _resolve(what: Launch) -> tuple[Path, tuple[Path, ...]]:
-    """Paths of the kernel and its modules. A name without a slash is a bundled guest before it is a file."""
+def _resolve(what: Launch) -> _Files:
+    """Where everything is. A name without a slash is a bundled guest before it is a file."""
     guest = find_guest(what.kernel) if "/" not in what.kernel else None
     if guest is not None:
         if not guest.built:
             raise LaunchError(f"the bundled guest {guest.name} is not built: run scripts/build-guests")
-        return guest.kernel, what.modules or guest.modules
+        disks = what.disks or tuple(Disk(path) for path in guest.disks)
+        return _Files(guest.kernel, what.modules or guest.modules, disks)
     path = Path(what.kernel)
     if not path.exists():
         raise LaunchError(f"{what.kernel}: neither a bundled guest (see `xdbg guests`) nor a file")
-    return path, what.modules
+    return _Files(path, what.modules, what.disks)
 
 
 def _read(path: Path) -> bytes:

@@ -6,17 +6,19 @@ it is destroyed
 1. its vcpus run no more;
 2. its event channels are closed; the far ends, in other domains, are unbound again and wait for its domid;
 3. its mappings of other domains' grants are undone, and Xen's own backends let go of what it had granted to them;
-4. page tables, descriptor tables and pins of each vcpu are given back, and with them what their entries hold;
-5. it gives up the possession of each of its frames. One that another domain has mapped by a grant stays what it is
-   until that mapping is gone; all others are free, and zero;
-6. its keys in the store are removed, and who watches the store is told.
+4. its keys in the store are removed, and who watches the store is told;
+5. page tables, descriptor tables and registered pages of each vcpu are given back, and with them what their entries
+   hold; then pins, from the L4 tables down;
+6. it gives up the possession of each of its frames. All that nothing else refers to are free, and zero.
 
-Its domid is not given to another domain.
+A frame that another domain has mapped by a grant stays the dying domain's until that mapping is gone. So long the
+domain remains as well, without vcpus, so that the mapping can be undone properly; with its last frame it is forgotten,
+and what Xen allocated for it is free (`reap`). Its domid is not given to another domain.
 """
 
 from typing import TYPE_CHECKING, Final
 
-from xdbg.abi.frames import INVALID_MFN, PAGE_SHIFT, Mfn, maddr_to_mfn
+from xdbg.abi.frames import INVALID_MFN, PAGE_SHIFT, Maddr, Mfn, maddr_to_mfn, mfn_to_maddr
 from xdbg.abi.mmu import DOMID_XEN
 from xdbg.abi.sched import Shutdown
 from xdbg.abi.x86 import PTE_ADDR_MASK, PTES_PER_TABLE
@@ -26,8 +28,17 @@ from .descriptor_tables import destroy_gdt
 from .domain import Domain
 from .event_channel import BACKEND_DOMID
 from .grant_access import release_grant
-from .page_info import PGC_ALLOCATED, PGC_XEN_HEAP, PGT_PINNED
-from .page_table_types import destroy_ldt, put_page, put_page_and_type, put_page_type
+from .grant_map import gnttab_release_mappings
+from .page_info import (
+    PGC_ALLOCATED,
+    PGT_L1_PAGE_TABLE,
+    PGT_L2_PAGE_TABLE,
+    PGT_L3_PAGE_TABLE,
+    PGT_L4_PAGE_TABLE,
+    PGT_PINNED,
+    PGT_TYPE_MASK,
+)
+from .page_table_types import destroy_ldt, put_page, put_page_and_type
 from .vcpu import Vcpu
 
 if TYPE_CHECKING:
@@ -35,22 +46,42 @@ if TYPE_CHECKING:
 
 _TABLES_BELOW_PERDOMAIN_L3: Final = 2
 """Levels: an L2, and L1s below it."""
+_LEVELS: Final = (PGT_L4_PAGE_TABLE, PGT_L3_PAGE_TABLE, PGT_L2_PAGE_TABLE, PGT_L1_PAGE_TABLE)
 
 
 def destroy_domain(domain: Domain) -> None:
     """Give back all that a domain holds, and forget it; nothing happens if that was done. Xen: domain_kill()."""
     hv = domain.hv
-    if hv.domains.get(domain.domid) is not domain:
+    if domain.is_dying:
         return
     hv.shutdown_domain(domain, Shutdown.POWEROFF, "destroyed")
+    domain.is_dying = True
     _take_from_cpu(domain)
     event_channel_op.destroy(domain)
+    gnttab_release_mappings(domain)
     _release_grants(domain)
+    xenstore.release(domain)
     for vcpu in domain.vcpus:
         _destroy_vcpu(vcpu)
     _relinquish_memory(domain)
-    del hv.domains[domain.domid]
-    xenstore.release(domain)
+    hv.dying.append(domain.domid)
+    reap(hv)
+
+
+def reap(hv: "Hypervisor") -> None:
+    """Forget the dying domains that have no frames left. Xen: complete_domain_destroy()."""
+    for domid in list(hv.dying):
+        domain = hv.domains[domid]
+        own = (domain.shared_info, *domain.grant_table.frames)
+        if domain.nr_pages or any(hv.page_info.owners[mfn] != DOMID_XEN for mfn in own):
+            continue
+        hv.dying.remove(domid)
+        del hv.domains[domid]
+        hv.nr_vcpus -= len(domain.vcpus)
+        for mfn in own:
+            _free_frame(hv, mfn)
+        _free_tables(hv, hv.page_info.perdomain_l3.pop(domid), _TABLES_BELOW_PERDOMAIN_L3, {})
+        hv.cpu.flush_tlb()
 
 
 def _take_from_cpu(domain: Domain) -> None:
@@ -85,6 +116,7 @@ def _destroy_vcpu(vcpu: Vcpu) -> None:
             put_page_and_type(hv, mfn)
     info = maddr_to_mfn(vcpu.vcpu_info)
     if info != domain.shared_info:
+        vcpu.vcpu_info = Maddr(mfn_to_maddr(domain.shared_info))
         put_page_and_type(hv, info)
 
 
@@ -92,24 +124,15 @@ def _relinquish_memory(domain: Domain) -> None:
     """Give up pins and possession of all frames. Xen: domain_relinquish_resources(), relinquish_memory()."""
     hv, info = domain.hv, domain.hv.page_info
     frames = info.frames_of(domain.domid)
+    for level in _LEVELS:
+        for mfn in frames:
+            if info.types[mfn] & (PGT_TYPE_MASK | PGT_PINNED) == level | PGT_PINNED:
+                info.types[mfn] &= ~PGT_PINNED
+                put_page_and_type(hv, mfn)
     for mfn in frames:
-        if info.types[mfn] & PGT_PINNED and info.owners[mfn] == domain.domid:
-            info.types[mfn] &= ~PGT_PINNED
-            put_page_and_type(hv, mfn)
-    for mfn in frames:
-        if info.owners[mfn] != domain.domid or not info.flags[mfn] & PGC_ALLOCATED:
-            continue
-        is_shared = info.flags[mfn] & PGC_XEN_HEAP
-        if is_shared:
-            put_page_type(hv, mfn)  # what made it a page for the guest to map
-        info.flags[mfn] &= ~PGC_ALLOCATED
-        put_page(hv, mfn)
-        if is_shared and info.owners[mfn] == DOMID_XEN:
-            _free_frame(hv, mfn)
-    perdomain = info.perdomain_l3.pop(domain.domid, None)
-    if perdomain is not None:
-        _free_tables(hv, perdomain, _TABLES_BELOW_PERDOMAIN_L3, {})
-    hv.cpu.flush_tlb()
+        if info.owners[mfn] == domain.domid and info.flags[mfn] & PGC_ALLOCATED:
+            info.flags[mfn] &= ~PGC_ALLOCATED
+            put_page(hv, mfn)
 
 
 def _free_tables(hv: "Hypervisor", table: Mfn, levels_below: int, done: dict[Mfn, None]) -> None:

@@ -111,7 +111,7 @@ def write(domain: Domain, path: str, value: str, permissions: Permissions | None
     changes = view.write(path, value.encode())
     if permissions is not None:
         changes += view.set_permissions(path, permissions)
-    _fire(domain.hv, changes)
+    tell_watchers(domain.hv, changes)
     _send_to_all(domain.hv)
 
 
@@ -119,7 +119,7 @@ def remove(domain: Domain, path: str) -> None:
     """Remove a key and all below it as domain 0 would; nothing happens if it is not there."""
     path = absolute(path, domain.domid)
     if path in domain.hv.xenstore_tree.nodes:
-        _fire(domain.hv, as_tool_stack(domain.hv).remove(path))
+        tell_watchers(domain.hv, as_tool_stack(domain.hv).remove(path))
         _send_to_all(domain.hv)
 
 
@@ -250,7 +250,7 @@ def _answer(request: Request) -> None:
         kind = XsMsgType.ERROR
         name = error.errno if error.errno in XSD_ERRORS else Errno.EINVAL
         result = Answer(name.name.encode() + b"\0")
-    _fire(request.domain.hv, result.changes)
+    tell_watchers(request.domain.hv, result.changes)
     request.domain.xenstore.outbox.reply(kind, request.req_id, request.tx_id, result.payload)
     if result.first_event is not None:
         _event(request.domain, result.first_event, result.first_event.path)
@@ -263,8 +263,11 @@ def _event(domain: Domain, watch: Watch, path: str) -> None:
     domain.xenstore.outbox.event(path, watch.token)
 
 
-def _fire(hv: "Hypervisor", changes: list[Changed]) -> None:
-    """Queue the events of all who watch what has changed and may know of it. Xen: fire_watches()."""
+def tell_watchers(hv: "Hypervisor", changes: list[Changed]) -> None:
+    """Queue the events of all who watch what has changed and may know of it; for domain 0's drivers, too.
+
+    They go out when the request is done that is being served. Xen: fire_watches().
+    """
     hv.xenstore_tree.unseen += changes
     for change in changes:
         for domid in sorted(hv.domains):
