@@ -143,8 +143,8 @@ def test_a_domain_without_a_debugger_crashes_and_the_other_runs_on(xdbg_domains:
     tick.run("break check if wrong == 1000")
     assert tick.run_to_end().reason == "exited-normally"
     listed = tick.monitor("list").splitlines()
-    assert next(line for line in listed if line.startswith("crash")).split()[4] == "---sc"
-    assert next(line for line in listed if line.startswith("tick")).split()[4] == "---s-"
+    assert next(line for line in listed if line.startswith("crash")).split()[4] == "---sc-"
+    assert next(line for line in listed if line.startswith("tick")).split()[4] == "---s--"
 
 
 def test_detach_vanish_and_come_again(xdbg_domains: Domains) -> None:
@@ -183,7 +183,7 @@ def test_a_domain_that_is_killed_is_made_anew_and_waits_while_the_other_runs_on(
     assert b.cont().function == "check"
     rows = {line.split()[0]: line.split() for line in b.monitor("list").splitlines()[1:]}
     assert rows["loop"][1] == "3", "destroyed, and created again"
-    assert rows["loop"][4] == "--p--"
+    assert rows["loop"][4] == "--p---"
     assert rows["loop"][5] == "0"
     assert b.guest is not None
     with GdbSession(b.guest.addresses["loop"]) as again:
@@ -272,7 +272,7 @@ def test_pause_and_unpause_another_domain(xdbg_domains: Domains) -> None:
     assert a.cont().function == "loop"
     a.run("delete")
     rows = {line.split()[0]: line.split() for line in a.monitor("list").splitlines()[1:]}
-    assert rows["tick"][4:6] == ["--p--", "0"], "it has executed nothing"
+    assert rows["tick"][4:6] == ["--p---", "0"], "it has executed nothing"
     a.monitor("unpause 2")
     a.start_running()
     assert b.wait().ended

@@ -18,11 +18,11 @@ _MIB_SHIFT = 20 - PAGE_SHIFT
 
 @monitor("list", observing=True)
 def list_domains(context: MonitorContext, words: Sequence[str]) -> Iterator[str]:
-    """The domains of the machine, as xl list: r running, b blocked, p paused, s shut down, c crashed"""
+    """The domains of the machine, as xl list: r running, b blocked, p paused, s shut down, c crashed, d dying"""
     arguments(words, "list", 0)
     clients = context.target.clients
     addresses = {} if clients is None else clients.addresses()
-    yield f"{'Name':<24}  {'ID':>3}  {'Mem':>6}  {'VCPUs':>5}  State  {'Time(ns)':>14}  gdb"
+    yield f"{'Name':<24}  {'ID':>3}  {'Mem':>6}  {'VCPUs':>5}  State   {'Time(ns)':>14}  gdb"
     for domid in sorted(context.hv.domains):
         domain = context.hv.domains[domid]
         mark = " (this one)" if domain is context.domain else ""
@@ -72,6 +72,7 @@ def _state(hv: Hypervisor, domain: Domain) -> str:
             ("p", domain.paused),
             ("s", is_over),
             ("c", domain.shutdown_code in CRASHES),
+            ("d", domain.is_dying),
         )
     )
 
