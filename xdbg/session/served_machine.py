@@ -32,7 +32,7 @@ from xdbg.rsp.replies import StopEvent
 from xdbg.xen.sched import domain_pause
 from xdbg.xen.setup import Hypervisor, RunEnd
 
-from .launch import Machine
+from .launch import LaunchError, Machine
 from .served_domain import Household, ServedDomain, Surroundings
 
 
@@ -190,9 +190,18 @@ class ServedMachine:
         return "the domain" if self.is_alone else f"domain {domain.name}"
 
     def _renew(self, domain: ServedDomain) -> None:
-        """The same domain from its beginning; one of several waits there for a debugger."""
+        """The same domain from its beginning; one of several waits there for a debugger.
+
+        If one of several can't be made anew it stays as it is, and the people at the server are told why.
+        """
         self._household.leaves(domain)
-        launched = self.machine.renew(domain.launched)
+        try:
+            launched = self.machine.renew(domain.launched)
+        except LaunchError as error:
+            if self.is_alone:
+                raise
+            self._household.tell(f"{self.named(domain)} can't be made anew: {error}")
+            return
         self._stage(domain)
         if not self.is_alone:
             domain.waits = True
