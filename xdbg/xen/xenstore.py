@@ -132,10 +132,15 @@ def read_as(domain: Domain, domid: int, path: str) -> Node | None:
 
 
 def release(domain: Domain) -> None:
-    """A domain is no more: its connection ends, and its keys go. Xen: destroy_domain(), libxl__destroy_domid()."""
+    """A domain is no more: its connection ends, and its keys go, wherever they are.
+
+    Xen: destroy_domain(), domain_tree_remove(), libxl__destroy_domid().
+    """
     domain.xenstore.ring = INVALID_MFN
     _break_off(domain, XENSTORE_ERROR_PROTO)
-    for path in homes(domain.domid):
+    nodes = domain.hv.xenstore_tree.nodes
+    owned = [path for path, node in nodes.items() if node.owner == domain.domid]
+    for path in (*homes(domain.domid), *owned):
         remove(domain, path)
 
 
