@@ -200,6 +200,12 @@ static __attribute__((noinline)) void slow_block(struct clock *c, uint64_t pc, u
         fail(c, FAILURE_NOT_64_BIT);
         restart(c, 0);
     }
+    if (unlikely(c->checks_alignment != !!(*c->engine.eflags & FLAG_AC))) {
+        drop_translation(c, pc, size); /* made without the hook, or with it in vain */
+        c->last = NULL;
+        leave(c, EVENT_CHECKS);
+        restart(c, 0);
+    }
     struct block *b = block_of(c, pc, size);
     uint64_t running_limit = c->limit;
     struct line *line;
@@ -233,13 +239,16 @@ static __attribute__((noinline)) void slow_block(struct clock *c, uint64_t pc, u
     limit = c->nr_stop_points ? first_stop_inside(c, pc, b) : b->icount;
     if (unlikely(c->break_execute))
         limit = first_breakpoint_inside(c, pc, b, limit);
+    bool loads_flags = false;
     if (unlikely(b->special_index < limit) && special_is_active(c, b)) {
-        if (b->special_index == 0)
+        loads_flags = b->special_index == 0 && b->special == SPECIAL_FLAGS;
+        if (b->special_index == 0 && !loads_flags)
             special(c, pc, b);
-        limit = b->special_index;
+        if (!loads_flags)
+            limit = b->special_index;
     }
     /* what is not is to be asked again the next time */
-    bool cacheable = limit == b->icount && !running_limit && !stops_here && !breaks_here;
+    bool cacheable = limit == b->icount && !running_limit && !stops_here && !breaks_here && !loads_flags;
     if (limit > c->deadline - c->count)
         limit = (unsigned)(c->deadline - c->count);
     if (limit < b->icount)
@@ -248,6 +257,8 @@ static __attribute__((noinline)) void slow_block(struct clock *c, uint64_t pc, u
         c->engine.tlb_flush(c->engine.cpu);
         cacheable = false;
     }
+    if (unlikely(loads_flags) && loads_other_ac(c, b))
+        new_epoch(c);
     line = cacheable ? &c->lines[LINE_OF(pc)] : &c->spare;
     if (cacheable && !line->key)
         c->used[c->nr_used++] = (uint32_t)LINE_OF(pc);
