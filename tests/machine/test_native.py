@@ -26,7 +26,9 @@ TARGET = CODE + 20
 CASES: dict[str, State] = {}
 
 
-def case(name: str, source: str, rflags: int = 0x202, mxcsr: int = 0x1F80, xmm: bytes = b"", data: bytes = b"", **gpr: int):
+def case(
+    name: str, source: str, rflags: int = 0x202, mxcsr: int = 0x1F80, xmm: bytes = b"", data: bytes = b"", **gpr: int
+):
     state = State(assemble(source), rflags=rflags, mxcsr=mxcsr, xmm=xmm.ljust(256, b"\0"), data=data.ljust(256, b"\0"))
     CASES[name] = state.with_registers(**gpr)
 
@@ -146,6 +148,57 @@ _LOAD = f"mov rdi, {DATA + 1}; mov eax, [rdi]"
 case("AC set by popf", f"{_LOAD}; {_SET_AC}; inc ebx; {_LOAD}")
 case("AC set and cleared by popf", f"{_SET_AC}; inc ebx; {_CLEAR_AC}; {_LOAD}; {_SET_AC}; inc ebx; jmp 1f; 1: {_LOAD}")
 case("AC in a loop", f"mov ecx, 3; 1: {_LOAD}; {_SET_AC}; {_CLEAR_AC}; dec ecx; jnz 1b; {_SET_AC}; {_LOAD}")
+
+
+_SINGLES = (
+    (1, 2, 3, 4),
+    (0, 1, 0, 2),
+    (-1, 0, 0, 0),
+    (3e38, 1e30, 5, 6),
+    None,
+    (1e-30, 1, 1, 1),
+    (3,) * 4,
+    (1.5, 1, 1, 1),
+)
+_SIGNALLING = struct.pack("<4I", 0x7FA0_0000, 0, 0, 0)
+_XMM = b"".join(_SIGNALLING if value is None else struct.pack("<4f", *value) for value in _SINGLES)
+for _mxcsr in (0x1F80, 0, 0x1D80, 0x1F00, 0x1B80, 0x1780, 0x0F80, 0x9F80, 0x8000):
+    for _source in (
+        "divss xmm0, xmm1",
+        "divps xmm0, xmm1",
+        "addps xmm0, xmm1",
+        "sqrtss xmm0, xmm2",
+        "cvtss2si eax, xmm3",
+        "comiss xmm0, xmm4",
+        "ucomiss xmm0, xmm4",
+        "mulss xmm3, xmm3",
+        "mulss xmm5, xmm5",
+        "divss xmm0, xmm6",
+        "cvttps2dq xmm0, xmm3",
+        "maxss xmm0, xmm4",
+        "cmpltss xmm0, xmm4",
+        "roundss xmm0, xmm7, 0",
+        "dpps xmm0, xmm1, 0xff",
+        "haddps xmm0, xmm1",
+        "mov rax, 0x7fffffffffffffff; cvtsi2sd xmm0, rax",
+    ):
+        case(f"MXCSR {_mxcsr:#x}: {_source}", _source, mxcsr=_mxcsr, xmm=_XMM)
+
+_LOAD_MXCSR = f"mov [{DATA + 8}], eax; nop; ldmxcsr [{DATA + 8}]; nop"
+case(
+    "flags of MXCSR are raised and taken out",
+    f"divss xmm0, xmm1; stmxcsr [{DATA}]; mov eax, 0x1f80; {_LOAD_MXCSR}; stmxcsr [{DATA + 4}]; divss xmm2, xmm6;"
+    f"stmxcsr [{DATA + 16}]",
+    xmm=_XMM,
+)
+case(
+    "exceptions unmasked by ldmxcsr",
+    f"divss xmm0, xmm6; xor eax, eax; {_LOAD_MXCSR}; inc ebx; divss xmm2, xmm6",
+    xmm=_XMM,
+)
+case("exceptions masked by ldmxcsr", f"mov eax, 0x1f80; {_LOAD_MXCSR}; inc ebx; divss xmm2, xmm6", mxcsr=0, xmm=_XMM)
+_LOOP = "mov ecx, 5; 1: inc rax; mulss xmm0, xmm0; mulss xmm0, xmm3; dec ecx; jnz 1b"
+case("an overflow in a loop", _LOOP, mxcsr=0x1B80, xmm=_XMM)
 
 
 @cache

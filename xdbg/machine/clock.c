@@ -206,6 +206,9 @@ static __attribute__((noinline)) void slow_block(struct clock *c, uint64_t pc, u
         leave(c, EVENT_CHECKS);
         restart(c, 0);
     }
+    if (unlikely(c->checks_sse) && end_sse_check(c))
+        restart(c, 0);
+    c->checks_sse = unmasks_sse(c);
     struct block *b = block_of(c, pc, size);
     uint64_t running_limit = c->limit;
     struct line *line;
@@ -239,16 +242,17 @@ static __attribute__((noinline)) void slow_block(struct clock *c, uint64_t pc, u
     limit = c->nr_stop_points ? first_stop_inside(c, pc, b) : b->icount;
     if (unlikely(c->break_execute))
         limit = first_breakpoint_inside(c, pc, b, limit);
-    bool loads_flags = false;
+    bool runs_alone = unlikely(c->checks_sse);
     if (unlikely(b->special_index < limit) && special_is_active(c, b)) {
-        loads_flags = b->special_index == 0 && b->special == SPECIAL_FLAGS;
-        if (b->special_index == 0 && !loads_flags)
+        if (b->special_index == 0 && b->special < SPECIAL_FLAGS)
             special(c, pc, b);
-        if (!loads_flags)
-            limit = b->special_index;
+        runs_alone |= b->special_index == 0;
+        limit = b->special_index;
     }
+    if (runs_alone)
+        limit = 1;
     /* what is not is to be asked again the next time */
-    bool cacheable = limit == b->icount && !running_limit && !stops_here && !breaks_here && !loads_flags;
+    bool cacheable = limit == b->icount && !running_limit && !stops_here && !breaks_here && !runs_alone;
     if (limit > c->deadline - c->count)
         limit = (unsigned)(c->deadline - c->count);
     if (limit < b->icount)
@@ -257,8 +261,12 @@ static __attribute__((noinline)) void slow_block(struct clock *c, uint64_t pc, u
         c->engine.tlb_flush(c->engine.cpu);
         cacheable = false;
     }
-    if (unlikely(loads_flags) && loads_other_ac(c, b))
-        new_epoch(c);
+    if (unlikely(runs_alone)) {
+        if (b->special == SPECIAL_FLAGS ? loads_other_ac(c, b) : b->special == SPECIAL_MXCSR && prepare_mxcsr(c, b))
+            new_epoch(c);
+        if (c->checks_sse)
+            begin_sse_check(c, pc);
+    }
     line = cacheable ? &c->lines[LINE_OF(pc)] : &c->spare;
     if (cacheable && !line->key)
         c->used[c->nr_used++] = (uint32_t)LINE_OF(pc);

@@ -6,6 +6,7 @@
  * instruction.c  length and kind of one instruction
  * operands.c     where one instruction's operands in memory are, and the exceptions that depend on it
  * traps.c        exceptions, syscall, port and emulated instructions
+ * sse.c          exceptions of SSE arithmetic
  * watches.c      data watch points
  * breakpoints.c  the guest's own debug registers
  * predicate.c    conditions of stop points
@@ -66,7 +67,9 @@ enum special {
     SPECIAL_ICEBP,
     SPECIAL_SYSENTER,
     SPECIAL_VEX,
-    SPECIAL_FLAGS, /* loads RFLAGS.AC: popf, iret. Left to the engine, in a block of its own */
+    /* left to the engine, but in blocks of their own that are looked at each time */
+    SPECIAL_FLAGS, /* may load RFLAGS.AC: popf, iret */
+    SPECIAL_MXCSR, /* loads or stores MXCSR */
 };
 
 struct instruction {
@@ -193,6 +196,8 @@ struct engine {
     int32_t *exception_is_int;
     uint64_t *dr;
     int32_t *old_exception;
+    uint32_t *mxcsr;    /* as it was loaded; the flags raised since are apart */
+    uint8_t *sse_flags; /* of the engine's arithmetic, not all with the numbers of MXCSR */
     uint8_t *ram;
     uint64_t ram_size;
 };
@@ -250,6 +255,12 @@ struct clock {
     uint64_t rep_count;
     uint64_t single_pc; /* a block start whose fetch faulted: tried again instruction by instruction */
     uint64_t single_count;
+    uint64_t checks_sse; /* MXCSR lets an exception through: instructions run one by one */
+    uint64_t sse_pc;     /* of the one that runs, and what it is to leave as it was if it faults */
+    uint64_t sse_count;
+    uint64_t sse_rflags;
+    uint64_t sse_gpr[16];
+    uint8_t sse_xmm[16][16];
     uint64_t checks_alignment; /* RFLAGS.AC is set, and the engine has the hook that checks each access */
     size_t alignment_hook;
     uint64_t watch_step; /* the instruction that runs is one that touches a protected frame */
@@ -301,6 +312,13 @@ bool is_stack_fault(const struct clock *c, const uint8_t *code, size_t available
 bool undo_branch(struct clock *c);
 void check_alignment(struct clock *c, bool on);
 bool loads_other_ac(struct clock *c, const struct block *b);
+
+/* sse.c */
+void merge_sse_flags(struct clock *c);
+bool unmasks_sse(const struct clock *c);
+void begin_sse_check(struct clock *c, uint64_t pc);
+bool end_sse_check(struct clock *c);
+bool prepare_mxcsr(struct clock *c, const struct block *b);
 
 /* traps.c */
 bool canonical(uint64_t vaddr);

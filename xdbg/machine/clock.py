@@ -113,6 +113,8 @@ class Engine(ctypes.Structure):
             "exception_is_int",
             "dr",
             "old_exception",
+            "mxcsr",
+            "sse_flags",
             "ram",
         ]
     ] + [("ram_size", ctypes.c_uint64)]
@@ -263,6 +265,8 @@ def create(
         exception_is_int=state.exception_is_int,
         dr=state.dr,
         old_exception=state.old_exception,
+        mxcsr=state.mxcsr,
+        sse_flags=state.sse_flags,
         ram=ram.host_address,
         ram_size=ram.size,
     )

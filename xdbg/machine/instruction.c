@@ -206,6 +206,8 @@ void decode(const uint8_t *code, size_t available, struct instruction *out)
             return;
         out->load_parts = load_parts(opcode, two_bytes, repeat, code[at]);
         out->modrm = (uint8_t)at;
+        if (two_bytes && opcode == 0xae && code[at] < 0xc0 && (code[at] & 0x38) <= 0x18)
+            out->special = SPECIAL_MXCSR;
         if ((form & G) && (code[at] & 0x38) <= 8)
             form |= opcode == 0xf6 ? B : Z;
         at += modrm_length(code + at, limit - at);

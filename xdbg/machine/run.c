@@ -42,6 +42,8 @@ static void run_to_event(struct clock *c)
     *e->cflags_next_tb = c->limit ? 1 : ~0u;
     if (unlikely(c->checks_alignment != !!(*e->eflags & FLAG_AC)))
         check_alignment(c, !c->checks_alignment);
+    c->checks_sse = unmasks_sse(c);
+    c->sse_count = NEVER;
     error = e->emu_start(e->uc, *e->eip, 0, 0, 0);
     if (error) {
         settle(c, *e->eip);
@@ -52,6 +54,8 @@ static void run_to_event(struct clock *c)
         note_rep(c, *e->eip);
         return;
     }
+    if (unlikely(c->checks_sse) && end_sse_check(c))
+        return;
     if (unlikely(!canonical(*e->eip)) && undo_branch(c)) {
         raise_exception(c, GENERAL_PROTECTION, 0, 0, 0);
         return;

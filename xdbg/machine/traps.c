@@ -85,6 +85,8 @@ void xdbg_interrupt_hook(void *uc, uint32_t vector, struct clock *c)
     *e->exception_is_int = 0;
     *e->cflags_next_tb = ~0u;
     c->limit = 0;
+    if (unlikely(c->checks_sse) && end_sse_check(c)) /* the instruction before */
+        return;
     if (software) { /* it ended its block */
         uint64_t length = c->last ? c->last->block->size - c->last->block->last_offset : 0;
         c->last = NULL;
@@ -137,8 +139,10 @@ bool xdbg_invalid_hook(void *uc, struct clock *c)
     *c->engine.old_exception = -1;
     *c->engine.cflags_next_tb = ~0u;
     c->limit = 0;
-    settle(c, *c->engine.eip);
-    raise_exception(c, UD, 0, 0, 0);
+    if (likely(!c->checks_sse) || !end_sse_check(c)) {
+        settle(c, *c->engine.eip);
+        raise_exception(c, UD, 0, 0, 0);
+    }
     return true;
 }
 
