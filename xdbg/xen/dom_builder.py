@@ -34,7 +34,10 @@ from .domain import Domain
 from .elf_image import KernelImage
 from .elf_notes import ImageError
 from .faults import HypercallError
+from .grant_access import acquire_grant
 from .hypercall_page import hypercall_page
+from .ramdisk import ramdisk_content, ramdisk_size
+from .xenstore_home import make_console_keys
 
 BACKEND_DOMID: Final = 0
 """The domain in which the backends of console and xenstore seem to live."""
@@ -53,18 +56,21 @@ def build_domain(
 ) -> None:
     """Load the kernel and its modules into a new domain of `domain.max_pages` frames; its vcpu 0 is then ready to run.
 
-    One module is given as it is; several make a list of modules (SIF_MULTIBOOT_MOD), see `pack_modules`.
+    One module is a RAM disk, see `ramdisk`; several make a list of modules (SIF_MULTIBOOT_MOD), see `pack_modules`.
     Raises `ImageError` if kernel, modules or command line do not fit; then the domain has been given nothing.
     """
     if len(command_line) >= MAX_GUEST_CMDLINE:
         raise ImageError(
             f"the command line has {len(command_line)} bytes; a kernel gets {MAX_GUEST_CMDLINE - 1} at most"
         )
+    if not all(modules):
+        raise ImageError("a module is empty")
     package = modules[0] if len(modules) == 1 else pack_modules(modules)
-    layout = plan(image, domain.max_pages, len(package))
+    single = len(modules) == 1
+    layout = plan(image, domain.max_pages, ramdisk_size(package) if single else len(package))
     builder = _Builder(domain, layout)
     builder.load_kernel(image)
-    builder.load_modules(package)
+    builder.load_modules(ramdisk_content(package) if single else package)
     builder.fill_p2m()
     builder.write_page_tables()
     builder.hand_over_tables()
@@ -72,7 +78,7 @@ def build_domain(
     if len(modules) > 1:
         flags |= Sif.MULTIBOOT_MOD
     builder.connect_backends()
-    builder.write_start_info(flags, len(package), command_line)
+    builder.write_start_info(flags, command_line)
     builder.prepare_vcpu(image)
 
 
@@ -89,8 +95,6 @@ def pack_modules(modules: Sequence[bytes]) -> bytes:
     body = bytearray()
     first = _page_align(command_line + 1)
     for module in modules:
-        if not module:
-            raise ImageError("a module is empty")
         start = first + len(body)
         end = start + len(module) - 1
         if end >= 1 << 32:
@@ -180,7 +184,7 @@ class _Builder:
         except HypercallError as error:
             raise AssertionError("the domain builder made page tables that Xen refuses") from error
 
-    def write_start_info(self, flags: int, modules_size: int, command_line: bytes) -> None:
+    def write_start_info(self, flags: int, command_line: bytes) -> None:
         """Fill the start_info page. Xen: start_info_x86_64()."""
         layout = self.layout
         info = StartInfo()
@@ -198,7 +202,7 @@ class _Builder:
             info.first_p2m_pfn = layout.p2m.pfn
             info.nr_p2m_frames = layout.p2m.pages + layout.p2m_tables.pages
         if layout.modules is not None:
-            info.mod_len = modules_size
+            info.mod_len = layout.modules.pages * PAGE_SIZE
             info.mod_start = layout.vaddr(layout.modules.pfn)
             if not layout.modules_mapped:
                 info.mod_start = layout.modules.pfn
@@ -214,12 +218,12 @@ class _Builder:
         store_port = domain.event_channels.bind_backend(xenstore.BACKEND)
         console_port = domain.event_channels.bind_backend(console.BACKEND)
         store_ring, console_ring = self.mfn(self.layout.xenstore), self.mfn(self.layout.console)
-        domain.grant_table.set_entry(GNTTAB_RESERVED_CONSOLE, GTF_PERMIT_ACCESS, BACKEND_DOMID, console_ring)
-        domain.grant_table.set_entry(GNTTAB_RESERVED_XENSTORE, GTF_PERMIT_ACCESS, BACKEND_DOMID, store_ring)
+        for ref, ring in ((GNTTAB_RESERVED_CONSOLE, console_ring), (GNTTAB_RESERVED_XENSTORE, store_ring)):
+            domain.grant_table.set_entry(ref, GTF_PERMIT_ACCESS, BACKEND_DOMID, ring)
+            acquire_grant(domain, ref, BACKEND_DOMID, readonly=False)
         domain.console.connect(console_ring, console_port)
         domain.xenstore.connect(domain, store_ring, store_port)
-        xenstore.write(domain, "console/ring-ref", str(console_ring))
-        xenstore.write(domain, "console/port", str(console_port))
+        make_console_keys(domain, console_ring, console_port)
 
     def prepare_vcpu(self, image: KernelImage) -> None:
         """Give vcpu 0 the registers of the entry point. Xen: vcpu_x86_64()."""
@@ -245,4 +249,5 @@ class _Builder:
         cpu.write_fpu(_INITIAL_FPU)
         vcpu.context = cpu.save()
         cpu.load(others)
+        vcpu.is_initialised = True
         vcpu.is_up = True

@@ -11,6 +11,7 @@ from xdbg.abi.frames import INVALID_MFN, Maddr, Mfn, Pfn, mfn_to_maddr
 from .vcpu import Vcpu
 
 if TYPE_CHECKING:
+    from .block_backend import BlockDevice
     from .console import ConsoleState
     from .event_channel import EventChannels
     from .grant_table import GrantTable
@@ -20,6 +21,14 @@ if TYPE_CHECKING:
 
 NR_HYPERCALLS: Final = 64
 """Numbers that a hypercall may have in Xen's ABI. Xen: NR_hypercalls."""
+
+
+def domain_exists(hv: "Hypervisor", domid: int) -> bool:
+    """Whether there is a domain of that number: those of the machine, and domain 0, where the backends are.
+
+    Xen: rcu_lock_domain_by_id().
+    """
+    return domid in hv.domains or domid == 0
 
 
 @dataclass(slots=True, eq=False)
@@ -42,15 +51,21 @@ class Domain:
     """What the guest wrote to port 0x70 last. `pci_cf8`: to port 0xcf8, 4 bytes."""
     pci_cf8: int = 0
     paused: bool = False
+    is_dying: bool = False
+    """It was destroyed; it is still here because of frames that another domain has mapped."""
     shutdown_code: int | None = None
     shutdown_reason: str = ""
     start_info: Mfn = INVALID_MFN
+    e820: bytes = b""
+    """What XENMEM_memory_map shows: the struct boot_e820_entry that XENMEM_set_memory_map was given."""
     hypercalls: list[int] = field(default_factory=lambda: [0] * (NR_HYPERCALLS + 1))
     """How often each was called, by number, those in a multicall included; the last: all with a number beyond."""
     event_channels: "EventChannels" = field(init=False)
     grant_table: "GrantTable" = field(init=False)
     console: "ConsoleState" = field(init=False)
     xenstore: "XenstoreState" = field(init=False)
+    disks: "dict[int, BlockDevice]" = field(default_factory=dict)
+    """By the numbers of their devices in the store."""
 
     @property
     def shared_info_maddr(self) -> Maddr:
@@ -63,7 +78,9 @@ class Domain:
 
     def describe(self) -> dict[str, Any]:
         """The state in one row, as `xl list` shows it."""
-        if self.shutdown_code is not None:
+        if self.is_dying:
+            state = "dying"
+        elif self.shutdown_code is not None:
             state = "crashed" if self.shutdown_code == 3 else "shutdown"
         elif self.paused:
             state = "paused"

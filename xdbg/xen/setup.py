@@ -22,12 +22,13 @@ from xdbg.machine.cpu import Cpu
 from xdbg.machine.exits import Exit
 from xdbg.machine.ram import Ram
 
-from . import (  # those that nobody names here fill the hypercall table
+from . import (  # those that nobody names here fill the hypercall table and that of the backends
+    block_backend,
     callback,
     debugreg,
     descriptor_tables,
     event_channel_op,
-    grant_table,
+    grant_table_op,
     iret,
     memory,
     mm,
@@ -40,9 +41,11 @@ from . import (  # those that nobody names here fill the hypercall table
     vcpu_op,
     version,
 )
+from .block_contents import BlockImages
 from .console import ConsoleState
 from .cpuid import Leaf, guest_cpuid
 from .domain import Domain
+from .domain_kill import reap
 from .entry import return_to_guest
 from .event_channel import EventChannels
 from .events import DomainShutdown, Observer
@@ -53,15 +56,21 @@ from .heap import Heap
 from .idt import Idt
 from .m2p import M2p
 from .page_info import PageInfoTable
+from .segments import load_segments
 from .vcpu import Vcpu
 from .xenstore import XenstoreState
+from .xenstore_home import make_dom0
+from .xenstore_tree import XenstoreTree
+
+BACKEND_MODULES = (block_backend,)
+"""The modules with backends, beside those that are used here."""
 
 HYPERCALL_MODULES = (
     callback,
     debugreg,
     descriptor_tables,
     event_channel_op,
-    grant_table,
+    grant_table_op,
     iret,
     memory,
     mm,
@@ -107,21 +116,42 @@ class Hypervisor:
         self.m2p = M2p(self)
         self.idt = Idt(self.ram, self.heap.alloc(DOMID_XEN))
         self.domains: dict[int, Domain] = {}
+        self.last_domid = 0
+        """The domid that was given last; none is given twice."""
+        self.dying: list[int] = []
+        """Domains that were destroyed, and of which frames are left: other domains have them mapped."""
+        self.xenstore_tree = XenstoreTree()
+        self.block_images: BlockImages | None = None
+        """The images behind the domains' disks: like the observer, no part of the state."""
         self.current: Vcpu | None = None
         """The vcpu whose registers are in the CPU; it keeps them there while nobody else runs."""
         self.running: Vcpu | None = None
         """The vcpu that has the CPU; None while all wait."""
+        self.reset_state = self.cpu.save()
+        """The registers of a vcpu that nobody has started."""
         self.next_tick_ns = TICK_NS
+        self.slice_end_ns = 0
+        """The end of the turn of `running`, if another wants the CPU."""
+        self.nr_vcpus = 0
+        """Of all domains."""
+        self.contended = False
+        """Another vcpu than the one that was last scheduled could run, too."""
+        self.audit_every = 0
+        """After so many exits all types and references are recounted (`audit`), to find mistakes of Xen's; 0: never."""
+        self.exits_since_audit = 0
+        make_dom0(self)
 
     # -- domains
 
     def create_domain(self, name: str, nr_pages: int, nr_vcpus: int = 1) -> Domain:
         """A domain of `nr_pages` frames, not yet built: `dom_builder` fills it. Of its vcpus only the first starts."""
-        domid = max(self.domains, default=0) + 1
+        self.last_domid += 1
+        domid = self.last_domid
         domain = Domain(self, domid, name, nr_pages)
         self.domains[domid] = domain
         domain.shared_info = self.heap.alloc(DOMID_XEN)
         domain.vcpus.extend(self._create_vcpu(domain, number) for number in range(nr_vcpus))
+        self.nr_vcpus += nr_vcpus
         domain.event_channels = EventChannels.create(domain)
         domain.grant_table = GrantTable.create(domain)
         domain.console = ConsoleState.create(domain)
@@ -130,7 +160,7 @@ class Hypervisor:
         return domain
 
     def _create_vcpu(self, domain: Domain, vcpu_id: int) -> Vcpu:
-        vcpu = Vcpu(domain, vcpu_id)
+        vcpu = Vcpu(domain, vcpu_id, context=self.reset_state)
         vcpu.vcpu_info = Maddr(mfn_to_maddr(domain.shared_info) + SharedInfo.offset_of("vcpu_info") + 64 * vcpu_id)
         self.ram.buffer[vcpu.vcpu_info + _MASK] = 1
         descriptor_tables.init_vcpu(vcpu)
@@ -176,6 +206,8 @@ class Hypervisor:
 
         With all vcpus waiting, time jumps to the next timer. None: no domain can run, ever or before there is input.
         """
+        if self.dying:
+            reap(self)
         while True:
             now = self.now()
             interrupted = now >= self.next_tick_ns
@@ -183,8 +215,8 @@ class Hypervisor:
             if due is not None and due <= now:
                 timer.run_timers(self, now)
                 interrupted = True
-            vcpu = self.current
-            if vcpu is None or interrupted or not vcpu.runnable:
+            vcpu = self.running
+            if vcpu is None or not vcpu.runnable or (now >= self.slice_end_ns and self._others_runnable(vcpu)):
                 vcpu = sched.pick_vcpu(self)
                 self._account(vcpu, now)
             if vcpu is None:
@@ -197,24 +229,32 @@ class Hypervisor:
                 # An interrupt of Xen's own: its way back is a return to the guest like any other.
                 self.next_tick_ns = now - now % TICK_NS + TICK_NS
                 vcpu.check_events = True
-            if vcpu is not self.current:
-                self.switch_to(vcpu)
-            if vcpu.check_events:
-                try:
+            try:
+                if vcpu is not self.current:
+                    self.switch_to(vcpu)
+                if vcpu.check_events:
                     return_to_guest(vcpu)
-                except DomainCrash as crash:
-                    self.crash_domain(vcpu, crash.reason)
-                    continue
+            except DomainCrash as crash:
+                self.crash_domain(vcpu, crash.reason)
+                continue
+            self.contended = self._others_runnable(vcpu)
             return vcpu
+
+    def _others_runnable(self, vcpu: Vcpu) -> bool:
+        return self.nr_vcpus > 1 and sched.others_runnable(self, vcpu)
 
     def _account(self, vcpu: Vcpu | None, now: int) -> None:
         """The CPU goes from `running` to `vcpu` (None: idleness): runstates change."""
         if vcpu is not self.running:
             sched.context_switched(self.running, vcpu, now)
             self.running = vcpu
+            self.slice_end_ns = now + sched.SLICE_NS
 
     def switch_to(self, vcpu: Vcpu) -> None:
-        """Put a vcpu's registers into the CPU, the former current one's into its `context`."""
+        """Put a vcpu's registers into the CPU, the former current one's into its `context`. Xen: context_switch().
+
+        Its page table comes with it: nothing of the TLB is left. Raises `DomainCrash` if its segments can't be loaded.
+        """
         cpu = self.cpu
         if self.current is not None:
             self.current.context = cpu.save()
@@ -227,7 +267,9 @@ class Hypervisor:
         cpu.rdtsc_allowed = not vcpu.cr4 & Cr4.TSD
         cpu.tsc_aux = vcpu.tsc_aux
         descriptor_tables.load_gdt(vcpu)
+        load_segments(vcpu)
         debugreg.load_debugregs(vcpu)
+        vcpu.check_events = True
 
     def enter(self, vcpu: Vcpu, limit: int, *, skip_stop_point: bool = False) -> Exit:
         """Run the current vcpu until an exit, at most to instruction count `limit`."""
@@ -240,11 +282,10 @@ class Hypervisor:
         False, and no time has passed, when nothing will ever come of it before there is input.
         """
         assert vcpu is self.current
-        others = (other for domain in self.domains.values() for other in domain.vcpus if other is not vcpu)
         if (
             timer.next_deadline_ns(self) is None
             and not sched.events_need_delivery(vcpu)
-            and not any(other.runnable for other in others)
+            and not sched.others_runnable(self, vcpu)
         ):
             return False
         self.cpu.tsc_offset += max(0, self._next_event_count() - self.cpu.count)
@@ -256,8 +297,10 @@ class Hypervisor:
         return self.cpu.step()
 
     def handle(self, vcpu: Vcpu, came: Exit) -> None:
-        """Xen's part of an exit."""
+        """Xen's part of an exit. Raises `AuditError` if its counts are wrong afterwards, and anybody looks."""
         handle_exit(vcpu, came)
+        if self.audit_every:
+            self._count_exit()
 
     def run(self, limit: int) -> RunEnd:
         """Run the domains, with nobody looking at the exits, to instruction count `limit` at the most."""
@@ -265,8 +308,16 @@ class Hypervisor:
             vcpu = self.schedule()
             if vcpu is None:
                 return self.idle_reason()
-            handle_exit(vcpu, self.enter(vcpu, limit))
+            self.handle(vcpu, self.enter(vcpu, limit))
         return RunEnd.LIMIT if self.alive else RunEnd.SHUT_DOWN
+
+    def _count_exit(self) -> None:
+        self.exits_since_audit += 1
+        if self.exits_since_audit >= self.audit_every:
+            self.exits_since_audit = 0
+            from .audit import audit  # noqa: PLC0415 - numpy takes a while to load, and few runs need it
+
+            audit(self, scrubbed=False)
 
     @property
     def alive(self) -> bool:
@@ -283,4 +334,6 @@ class Hypervisor:
         next_timer = timer.next_deadline_ns(self)
         if next_timer is not None and next_timer < due:
             due = next_timer
+        if self.contended and self.slice_end_ns < due:
+            due = self.slice_end_ns
         return due - self.cpu.tsc_offset
