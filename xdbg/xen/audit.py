@@ -126,6 +126,8 @@ def _vcpus(hv: "Hypervisor", count: _Recount) -> None:
                 count.hold(vcpu.vcpu_info >> PAGE_SHIFT, PGT_WRITABLE_PAGE)
         for mfn in domain.grant_table.backend_frames:
             count.hold(mfn, PGT_WRITABLE_PAGE)
+        if domain.pirqs.eoi_frame is not None:
+            count.hold(domain.pirqs.eoi_frame, PGT_WRITABLE_PAGE)
 
 
 def _entries(hv: "Hypervisor", table: int) -> list[int]:

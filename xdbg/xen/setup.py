@@ -23,13 +23,16 @@ from xdbg.machine.ram import Ram
 
 from . import (  # those that nobody names here fill the hypercall table
     callback,
+    control,
     descriptor_tables,
     event_channel_op,
     grant_table,
+    hvm_op,
     iret,
     memory,
     mm,
     mmuext,
+    nmi,
     physdev,
     pv_state,
     sched,
@@ -56,13 +59,16 @@ from .xenstore import XenstoreState
 
 HYPERCALL_MODULES = (
     callback,
+    control,
     descriptor_tables,
     event_channel_op,
     grant_table,
+    hvm_op,
     iret,
     memory,
     mm,
     mmuext,
+    nmi,
     physdev,
     pv_state,
     sched,
