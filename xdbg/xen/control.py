@@ -78,7 +78,7 @@ def do_paging_domctl_cont(vcpu: Vcpu, u_domctl: int) -> int:
 
 @hypercall(Hypercall.SYSCTL)
 def do_sysctl(vcpu: Vcpu, u_sysctl: int) -> int:
-    """HYPERVISOR_sysctl(op): for the toolstack; -EPERM. Before that: -EFAULT, -EACCES for another version."""
+    """HYPERVISOR_sysctl(op): for the toolstack; -EPERM. Else -EFAULT, or -EACCES for another version."""
     if read_struct(vcpu, u_sysctl, XenSysctl).interface_version != XEN_SYSCTL_INTERFACE_VERSION:
         raise HypercallError(Errno.EACCES)
     raise HypercallError(Errno.EPERM)
@@ -86,7 +86,7 @@ def do_sysctl(vcpu: Vcpu, u_sysctl: int) -> int:
 
 @hypercall(Hypercall.PLATFORM_OP)
 def do_platform_op(vcpu: Vcpu, u_xenpf_op: int) -> int:
-    """HYPERVISOR_platform_op(op): for the hardware domain; -EPERM. Before that: -EFAULT, -EACCES for another version."""
+    """HYPERVISOR_platform_op(op): for the hardware domain; -EPERM. Else -EFAULT, or -EACCES for another version."""
     if read_struct(vcpu, u_xenpf_op, XenPlatformOp).interface_version != XENPF_INTERFACE_VERSION:
         raise HypercallError(Errno.EACCES)
     raise HypercallError(Errno.EPERM)

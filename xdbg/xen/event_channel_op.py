@@ -4,8 +4,6 @@ Ports and how one becomes pending are in `event_channel`. An unprivileged domain
 channel is named by its domain and port, and must have been made for this domain by EVTCHNOP_alloc_unbound.
 """
 
-from typing import Final
-
 from xdbg.abi.errno import Errno
 from xdbg.abi.event_channel import (
     NR_VIRQS,

@@ -56,9 +56,9 @@ def _pieces(vcpu: Vcpu, vaddr: int, length: int, *, write: bool) -> list[tuple[M
 
 
 def copy_from_guest(vcpu: Vcpu, vaddr: int, length: int) -> bytes:
-    """`length` bytes at a guest address; raises `GuestFault` at the first byte that can't be read."""
+    """`length` bytes at a guest address; raises `GuestFault` at the first byte that can't be read. None never fault."""
     buffer = vcpu.domain.hv.ram.buffer
-    if (vaddr & PAGE_MASK) + length <= PAGE_SIZE:
+    if length > 0 and (vaddr & PAGE_MASK) + length <= PAGE_SIZE:
         maddr = translate(vcpu, vaddr)
         return bytes(buffer[maddr : maddr + length])
     return b"".join(bytes(buffer[maddr : maddr + piece]) for maddr, piece in _pieces(vcpu, vaddr, length, write=False))

@@ -90,7 +90,7 @@ def pv_hypercall(vcpu: Vcpu) -> None:
     gpr[R11] = cpu.rflags
     result = call(
         vcpu,
-        gpr[RAX] & 0xFFFF_FFFF,
+        gpr[RAX],
         (gpr[RDI], gpr[RSI], gpr[RDX], gpr[R10], gpr[R8], gpr[R9]),
     )
     if result is not None:

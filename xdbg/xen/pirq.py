@@ -28,9 +28,9 @@ class Pirqs:
 
     def allocate(self, *, gsi: bool) -> int | None:
         """Set a number aside: the first free GSI, or the last number of all. None: all are. Xen: get_free_pirq()."""
-        gsis = range(_FIRST_FREE_GSI, NR_GSIS) if gsi else range(0)
-        for number in (*gsis, *range(NR_PIRQS - 1, NR_GSIS - 1, -1)):
-            if number not in self.allocated:
-                self.allocated.append(number)
-                return number
-        return None
+        numbers = [*range(_FIRST_FREE_GSI, NR_GSIS)] if gsi else []
+        numbers += range(NR_PIRQS - 1, NR_GSIS - 1, -1)
+        number = next((number for number in numbers if number not in self.allocated), None)
+        if number is not None:
+            self.allocated.append(number)
+        return number

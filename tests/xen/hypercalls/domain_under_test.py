@@ -243,7 +243,9 @@ class DomainUnderTest:
                 wanted = expected if isinstance(expected, bytes) else known(self, expected)
                 if found != wanted:
                     wrong.append(f"{path} is {found!r}, not {wanted!r}")
-        changed = {maddr for maddr, old, new in zip(self._bytes(vaddr, len(before)), before, after, strict=True) if old != new}
+        changed = {
+            maddr for maddr, old, new in zip(self._bytes(vaddr, len(before)), before, after, strict=True) if old != new
+        }
         if not changed <= observer.told:
             wrong.append("the observer was not told of all that Xen wrote")
         return wrong

@@ -1,10 +1,7 @@
 """Each hypercall, each of its sub-operations, each class of input: the result is Xen's.
 
-The tables are the modules of `tables`, one for each hypercall.
+The tables are the modules `table_*`, one for each hypercall or group of them.
 """
-
-import importlib.util
-from pathlib import Path
 
 import pytest
 
@@ -37,7 +34,9 @@ def test_each_hypercall_has_a_table() -> None:
     assert {table.number for table in TABLES} == set(Hypercall)
 
 
-@pytest.mark.parametrize("table", [table for table in TABLES if table.commands is not None], ids=lambda table: table.name)
+@pytest.mark.parametrize(
+    "table", [table for table in TABLES if table.commands is not None], ids=lambda table: table.name
+)
 def test_each_command_is_in_its_table(table: Table) -> None:
     assert set(table.commands or ()) - table.not_commands <= set(table.operations)
     assert "other" in table.operations

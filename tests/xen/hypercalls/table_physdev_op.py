@@ -24,8 +24,8 @@ from xdbg.abi.physdev import (
     PhysdevUnmapPirq,
 )
 
-from ..domain_under_test import FREE, L1, READ_ONLY_PAGE
-from ..vocabulary import (
+from .domain_under_test import FREE, L1, READ_ONLY_PAGE
+from .vocabulary import (
     DOM0,
     EBUSY,
     EFAULT,
@@ -44,7 +44,6 @@ from ..vocabulary import (
     UNMAPPED,
     Operation,
     Place,
-    Put,
     Row,
     Table,
     anywhere,
@@ -52,8 +51,6 @@ from ..vocabulary import (
     foreign_mfn,
     mfn,
     put,
-    put_list,
-    fields,
     va,
 )
 
@@ -184,7 +181,9 @@ TABLES = (
             PhysdevOp.MANAGE_PCI_ADD: refused("tells of a PCI device", PhysdevManagePci),
             PhysdevOp.MANAGE_PCI_REMOVE: refused("tells that it is gone", PhysdevManagePci),
             PhysdevOp.PIRQ_EOI_GMFN_V1: eoi_page(PhysdevOp.PIRQ_EOI_GMFN_V1),
-            PhysdevOp.RESTORE_MSI: refused("writes a device's MSIs anew; there is no device", PhysdevRestoreMsi, ENODEV),
+            PhysdevOp.RESTORE_MSI: refused(
+                "writes a device's MSIs anew; there is no device", PhysdevRestoreMsi, ENODEV
+            ),
             PhysdevOp.MANAGE_PCI_ADD_EXT: Operation(
                 "tells of a PCI device",
                 SOURCE,
@@ -235,7 +234,9 @@ TABLES = (
                 ],
             ),
             PhysdevOp.PCI_DEVICE_REMOVE: refused("tells that it is gone", PhysdevPciDevice),
-            PhysdevOp.RESTORE_MSI_EXT: refused("writes a device's MSIs anew; there is no device", PhysdevPciDevice, ENODEV),
+            PhysdevOp.RESTORE_MSI_EXT: refused(
+                "writes a device's MSIs anew; there is no device", PhysdevPciDevice, ENODEV
+            ),
             PhysdevOp.PIRQ_EOI_GMFN_V2: eoi_page(PhysdevOp.PIRQ_EOI_GMFN_V2),
             PhysdevOp.DBGP_OP: Operation(
                 "prepares the USB debug port",

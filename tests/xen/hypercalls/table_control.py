@@ -12,8 +12,8 @@ from xdbg.abi.control import (
 from xdbg.abi.hypercalls import Hypercall
 from xdbg.abi.mmu import DOMID_IO, DOMID_SELF
 
-from ..domain_under_test import FREE
-from ..vocabulary import (
+from .domain_under_test import FREE
+from .vocabulary import (
     DOM0,
     DOMID_INVALID,
     E2BIG,
@@ -35,8 +35,8 @@ from ..vocabulary import (
     Row,
     Table,
     anywhere,
-    fields,
     faults,
+    fields,
     put,
     put_list,
     va,

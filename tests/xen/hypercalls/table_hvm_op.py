@@ -4,8 +4,8 @@ from xdbg.abi.hvm_op import HvmOp, XenHvmGetMemType, XenHvmGetTime, XenHvmPageta
 from xdbg.abi.hypercalls import Hypercall
 from xdbg.abi.mmu import DOMID_SELF
 
-from ..domain_under_test import FREE, DomainUnderTest
-from ..vocabulary import (
+from .domain_under_test import FREE, DomainUnderTest
+from .vocabulary import (
     DOM0,
     EINVAL,
     ENOSYS,
@@ -44,8 +44,6 @@ def param(summary: str, source: str) -> Operation:
             *faults(good),
         ],
     )
-
-
 
 
 def _time_is_now(guest: DomainUnderTest) -> str | None:
@@ -125,7 +123,10 @@ TABLES = (
                 "any other command",
                 "do_hvm_op()",
                 [
-                    *(Row(f"of an older interface, {op}", (op, va(FREE)), ENOSYS) for op in (2, 3, 4, 6, 7, 8, 12, 13, 14)),
+                    *(
+                        Row(f"of an older interface, {op}", (op, va(FREE)), ENOSYS)
+                        for op in (2, 3, 4, 6, 7, 8, 12, 13, 14)
+                    ),
                     Row("beyond", (26, NULL), ENOSYS),
                     Row("the upper half counts", (HIGH | HvmOp.GUEST_REQUEST_VM_EVENT, NULL), ENOSYS),
                 ],

@@ -3,8 +3,8 @@
 from xdbg.abi.hypercalls import Hypercall, VmasstCmd, VmasstType
 from xdbg.abi.version import XenBuildId, XenCompileInfo, XenFeatureInfo, XenPlatformParameters, XenVer
 
-from ..domain_under_test import FREE
-from ..vocabulary import (
+from .domain_under_test import FREE
+from .vocabulary import (
     EINVAL,
     ENOSYS,
     EPERM,
@@ -26,8 +26,8 @@ from ..vocabulary import (
 
 SOURCE = "do_xen_version()"
 VERSION = 4 << 16 | 17
-FEATURES = 1 << 8 | 1 << 15 | 1 << 5 | 1 << 6 | 1 << 7
-"""memory_op_vnode_supported, not_direct_mapped, mmu_pt_update_preserve_ad, highmem_assist, gnttab_map_avail_bits."""
+FEATURES = 1 << 5 | 1 << 6 | 1 << 7 | 1 << 13 | 1 << 16
+"""mmu_pt_update_preserve_ad, highmem_assist, gnttab_map_avail_bits, memory_op_vnode_supported, not_direct_mapped."""
 PAE_PGDIR_ABOVE_4GB = 1 << 4
 
 
@@ -46,7 +46,10 @@ def _field(value: bytes, size: int) -> bytes:
 
 
 COMPILE_INFO = (
-    _field(b"Python", 64) + _field(b"xdbg", 16) + _field(b"localdomain", 32) + _field(b"Sun Jan  1 00:00:00 UTC 2006", 32)
+    _field(b"Python", 64)
+    + _field(b"xdbg", 16)
+    + _field(b"localdomain", 32)
+    + _field(b"Sun Jan  1 00:00:00 UTC 2006", 32)
 )
 HANDLE = (1).to_bytes(16, "big")
 
