@@ -7,7 +7,7 @@ Each call is a real exit: the CPU runs the instruction in the guest's own page t
     pfn 1, 2     structures, writable
     pfn 3        writable; the page behind it is not mapped
     pfn 5        read-only
-    pfn 6        the kernel stack
+    pfn 6        the kernel stack, with a frame for iret
     pfn 8 to 11  the page tables, L4 to L1, read-only
     pfn 12 ...   free pages, writable
 """
@@ -39,6 +39,8 @@ MAX_PAGES: Final = NR_PAGES + 8
 RW = PTE_PRESENT | PTE_RW | PTE_USER
 RO = PTE_PRESENT | PTE_USER
 SYSCALL: Final = bytes.fromhex("0f05")
+IRET_RESULT: Final = 0x1234
+"""rax in the frame on top of the stack, which leads back to where a hypercall ends."""
 _ARGUMENTS = (RDI, RSI, RDX, R10, R8, R9)
 _RUBBISH = 0xDEAD_BEEF_DEAD_F00D
 _LIMIT = 100_000
@@ -90,7 +92,10 @@ class DomainUnderTest:
         cpu.rip = self.va(CODE)
         cpu.rflags = 0x202
         cpu.cs, cpu.ss = FLAT_KERNEL_CS64, FLAT_KERNEL_SS64
-        cpu.gpr[RSP] = self.va(STACK) + PAGE_SIZE
+        back = self.va(CODE) + len(SYSCALL)
+        frame = pack("<9Q", IRET_RESULT, 0, 0, 0, back, cpu.cs & ~3, cpu.rflags, self.va(STACK), cpu.ss)
+        self.hv.ram.write((self.mfn(STACK) + 1) * PAGE_SIZE - len(frame), frame)
+        cpu.gpr[RSP] = self.va(STACK) + PAGE_SIZE - len(frame)
         self.vcpu.context = cpu.save()
         self.vcpu.is_up = True
         self._offset = 0
