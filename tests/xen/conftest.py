@@ -27,6 +27,7 @@ from xdbg.xen.page_info import PageInfoTable
 from xdbg.xen.system_time import init_wallclock, update_time_info
 from xdbg.xen.vcpu import Vcpu
 from xdbg.xen.xenstore import XenstoreState
+from xdbg.xen.xenstore_tree import XenstoreTree
 
 BASE = 0x40_0000
 """Where the guest's pages are mapped: writable ones, then one that is read-only, then nothing."""
@@ -55,8 +56,10 @@ class StandInHypervisor:
         self.cpu = StandInCpu()
         self.observer: Any = None
         self.domains: dict[int, Domain] = {}
+        self.xenstore_tree = XenstoreTree()
         self.current: Vcpu | None = None
         self.next_tick_ns = 10_000_000
+        self.slice_end_ns = 0
 
     def now(self) -> int:
         return self.cpu.count + self.cpu.tsc_offset
@@ -113,7 +116,7 @@ class Guest:
         offset = SharedInfo.offset_of("vcpu_info") + VcpuInfo.SIZE * vcpu.vcpu_id
         vcpu.vcpu_info = Maddr(self.domain.shared_info_maddr + offset)
         vcpu.guest_table = self.vcpu.guest_table
-        vcpu.is_up = True
+        vcpu.is_initialised = vcpu.is_up = True
         self.domain.vcpus.append(vcpu)
         self.info(vcpu.vcpu_id).evtchn_upcall_mask = 1
         return vcpu
@@ -137,7 +140,7 @@ def make_guest(hv: StandInHypervisor, name: str = "guest") -> Guest:
     domain.shared_info = hv.heap.alloc(DOMID_XEN)
     vcpu = Vcpu(domain, 0)
     vcpu.vcpu_info = domain.shared_info_maddr
-    vcpu.is_up = True
+    vcpu.is_initialised = vcpu.is_up = True
     domain.vcpus.append(vcpu)
     hv.domains[domid] = domain
     tables = [hv.heap.alloc(domid) for _ in range(4)]

@@ -7,7 +7,7 @@ import pytest
 
 from xdbg.abi.event_channel import EvtchnStat
 from xdbg.abi.frames import Maddr, Mfn, Vaddr
-from xdbg.abi.grant_table import GTF_PERMIT_ACCESS
+from xdbg.abi.grant_table import GTF_PERMIT_ACCESS, Gtf
 from xdbg.abi.hypercalls import Hypercall
 from xdbg.abi.shared_info import SharedInfo
 from xdbg.abi.start_info import Sif, StartInfo, XenMultibootModList
@@ -131,7 +131,7 @@ def test_rings_are_granted_and_their_ports_bound() -> None:
     info = start_info(domain)
     for ref, mfn in ((0, info.console.domU.mfn), (1, info.store_mfn)):
         entry = domain.grant_table.entry(ref)
-        assert (entry.flags, entry.domid, entry.frame) == (GTF_PERMIT_ACCESS, 0, mfn)
+        assert (entry.flags, entry.domid, entry.frame) == (GTF_PERMIT_ACCESS | Gtf.READING | Gtf.WRITING, 0, mfn)
     ports = domain.event_channels.ports
     assert [(ports[n].state, ports[n].backend) for n in (1, 2)] == [
         (EvtchnStat.INTERDOMAIN, "xenstore"),

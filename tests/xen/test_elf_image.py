@@ -12,9 +12,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from xdbg.abi.elfnote import ElfNote
+from xdbg.abi.features import XenFeat
 from xdbg.xen import elf_image
 from xdbg.xen.elf_image import KernelImage, parse_image, read_image
-from xdbg.xen.elf_notes import ImageError, parameters_from_guest_string, read_notes
+from xdbg.xen.elf_notes import (
+    ImageError,
+    parameters_from_guest_string,
+    parameters_from_notes,
+    parse_features,
+    read_notes,
+)
 
 BASE = 0xFFFF_FFFF_8000_0000
 TEXT = bytes(range(256)) * 32
@@ -159,21 +166,103 @@ def test_the_older_string_is_read_with_its_own_defaults() -> None:
     assert image.parameters.bsd_symtab
 
 
-@pytest.mark.parametrize(("text", "value"), [(b"0x1f0", 0x1F0), (b"496", 496), (b"0760", 0o760), (b"0", 0)])
+NUMBERS = {
+    b"0x1f0": 0x1F0,
+    b"0X1F0": 0x1F0,
+    b"496": 496,
+    b"0760": 0o760,
+    b"0": 0,
+    b" \t+12 apples": 12,
+    b"08": 0,
+    b"0xg": 0,
+    b"": 0,
+    b"zebra": 0,
+    b"-1": (1 << 64) - 1,
+    b"1" * 30: (1 << 64) - 1,
+    b"-" + b"1" * 30: (1 << 64) - 1,
+}
+
+
+@pytest.mark.parametrize(("text", "value"), NUMBERS.items())
 def test_numbers_of_the_string_are_as_in_c(text: bytes, value: int) -> None:
     assert parameters_from_guest_string(b"VIRT_ENTRY=" + text).entry == value
 
 
-@pytest.mark.parametrize("text", [b"", b"zebra", b"-1", b"1" * 30])
-def test_other_numbers_of_the_string_are_refused(text: bytes) -> None:
-    with pytest.raises(ImageError, match="VIRT_ENTRY"):
-        parameters_from_guest_string(b"VIRT_ENTRY=" + text)
+def test_the_older_string_is_cut_where_xen_cuts_it() -> None:
+    long_key, long_value = b"K" * 31, b"generic".ljust(127, b"x")
+    assert parameters_from_guest_string(long_key + b"VIRT_BASE=4096").virt_base == 4096
+    assert parameters_from_guest_string(b"LOADER=" + long_value + b"VIRT_BASE=4096").virt_base == 4096
+    assert parameters_from_guest_string(b"LOADER=" + long_value + b",VIRT_BASE=4096").virt_base == 4096
+    assert parameters_from_guest_string(b" VIRT_BASE=4096,VIRT_BASE =1").virt_base is None
+    said = parameters_from_guest_string(b"VIRT_BASE=1,,=,GUEST_OS=a=b,VIRT_BASE=4096,BSD_SYMTAB=no,X\0VIRT_BASE=5")
+    assert (said.virt_base, said.guest_os, said.bsd_symtab) == (4096, "a=b", True)
+
+
+def test_the_hypercall_page_of_the_string_counts_from_the_base_and_wraps() -> None:
+    said = parameters_from_guest_string(b"VIRT_BASE=0xffffffff80000000,HYPERCALL_PAGE=0xfffffffffffff")
+    assert said.hypercall_page == (BASE - 4096) % (1 << 64)
+    assert parameters_from_guest_string(b"HYPERCALL_PAGE=2").hypercall_page == 0x2000
+
+
+def test_the_string_has_no_init_p2m_and_no_base_of_its_own() -> None:
+    said = parameters_from_guest_string(b"INIT_P2M=0x8000000000,LOADER=generic")
+    assert (said.init_p2m, said.virt_base, said.paddr_offset) == (None, None, None)
+    text = b"ELF_PADDR_OFFSET=0x1000\0"
+    with pytest.raises(ImageError, match="PADDR_OFFSET but no VIRT_BASE"):
+        parse_image(build_elf(b"", sections=(("__xen_guest", SHT_PROGBITS, text, 0),)))
+
+
+def test_notes_come_before_the_string_and_segments_before_sections() -> None:
+    of_section = note(ElfNote.ENTRY, u64(BASE + 0x100030)) + GOOD_NOTES[4]
+    text = b"VIRT_BASE=0xffffffff80000000,VIRT_ENTRY=0xffffffff80100040,ELF_PADDR_OFFSET=0\0"
+    sections = (("__xen_guest", SHT_PROGBITS, text, 0), (".notes", SHT_NOTE, of_section, 0))
+    assert parse_image(build_elf(sections=sections)).entry == BASE + 0x100010
+    others = note(1, b"hello", owner=b"GNU\0")
+    assert parse_image(build_elf(others, sections=sections)).entry == BASE + 0x100030
+    assert parse_image(build_elf(others, sections=sections[:1])).entry == BASE + 0x100040
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 4, 5, 8, 16])
+def test_a_number_has_one_two_four_or_eight_bytes_and_is_else_zero(size: int) -> None:
+    value = b"\x01".ljust(size, b"\0")[:size]
+    said = parameters_from_notes([(ElfNote.MOD_START_PFN, value), (ElfNote.INIT_P2M, value)])
+    assert (said.mod_start_pfn, said.init_p2m) == ((True, 1) if size in (1, 2, 4, 8) else (False, 0))
+
+
+def test_of_a_note_that_comes_twice_the_later_counts_but_features_and_the_symbol_table_stay() -> None:
+    notes = [
+        (ElfNote.ENTRY, u64(1)),
+        (ElfNote.FEATURES, b"!pae_pgdir_above_4gb\0"),
+        (ElfNote.BSD_SYMTAB, b"yes\0"),
+        (ElfNote.ENTRY, u64(2)),
+        (ElfNote.FEATURES, b"dom0"),
+        (ElfNote.BSD_SYMTAB, b"no\0"),
+    ]
+    said = parameters_from_notes(notes)
+    assert (said.entry, said.bsd_symtab) == (2, True)
+    assert (said.supported, said.required) == (1 << XenFeat.PAE_PGDIR_ABOVE_4GB | 1 << XenFeat.DOM0, 1 << 4)
+
+
+FEATURES = {
+    "": (0, 0),
+    "|": (0, 0),
+    "writable_page_tables|!hvm_callback_vector|nonsense": (0x101, 0x100),
+    "writable_page_tables" + "x" * 43 + "|dom0": (0x800, 0),
+    "x" * 63 + "dom0": (0x800, 0),  # a name that is too long is cut, and the rest is another one
+}
+
+
+@pytest.mark.parametrize(("text", "features"), FEATURES.items())
+def test_features_are_read_by_name(text: str, features: tuple[int, int]) -> None:
+    assert parse_features(text) == features
 
 
 def test_supported_features_are_added_to_the_named_ones() -> None:
     notes = b"".join(GOOD_NOTES) + note(ElfNote.SUPPORTED_FEATURES, struct.pack("<I", 0x8801))
-    features = parse_image(build_elf(notes)).parameters.features.split("|")
-    assert features[-3:] == ["writable_page_tables", "dom0", "linux_rsdp_unrestricted"]
+    said = parse_image(build_elf(notes)).parameters
+    assert (said.supported, said.required) == (0x8811, 0x1)
+    odd = b"".join(GOOD_NOTES) + note(ElfNote.SUPPORTED_FEATURES, b"12345")
+    assert parse_image(build_elf(odd)).parameters.supported == 0x11
 
 
 def test_the_symbol_table_follows_the_kernel_when_asked_for() -> None:
@@ -231,7 +320,7 @@ PHDR = 64
 HOSTILE = {
     "empty": (b"", "not an ELF file"),
     "text": (b"#!/bin/sh\n", "not an ELF file"),
-    "bzimage": (bytes(0x202) + b"HdrS" + bytes(100), "bzImage"),
+    "bzimage": (bytes(0x202) + b"HdrS" + bytes(100), "bzImage: boot protocol 0.00"),
     "header only": (GOOD[:40], "truncated"),
     "cut in the segments": (GOOD[:400], "truncated"),
     "32 bits": (patched(4, "<B", 1), "a 32-bit ELF file"),
@@ -266,7 +355,14 @@ HOSTILE = {
     "another ABI": (build_elf(note(ElfNote.XEN_VERSION, b"xen-9.9\0")), "'xen-9.9', not xen-3.0"),
     "another loader": (build_elf(note(ElfNote.LOADER, b"grub\n\0")), r"loader 'grub\\n'"),
     "a feature we lack": (build_elf(note(ElfNote.FEATURES, b"!supervisor_mode_kernel")), "supervisor_mode_kernel"),
-    "number of three bytes": (build_elf(note(ElfNote.ENTRY, b"123")), "note ENTRY has 3 bytes"),
+    "a feature nobody knows": (build_elf(note(ElfNote.FEATURES, b"!flying")), "'flying', which Xen does not know"),
+    "for the first domain": (build_elf(note(ElfNote.FEATURES, b"!dom0")), "requires dom0"),
+    "for PVH": (build_elf(note(ElfNote.PHYS32_ENTRY, u64(0x100000))), "made for PVH, not for PV"),
+    "number of three bytes": (build_elf(note(ElfNote.ENTRY, b"123") + GOOD_NOTES[4]), "the entry point 0x0"),
+    "p2m in the kernel": (
+        build_elf(b"".join(GOOD_NOTES) + note(ElfNote.INIT_P2M, u64(BASE + 0x102000))),
+        "INIT_P2M 0xffffffff80102000 is inside the kernel",
+    ),
     "note without end": (build_elf(struct.pack("<III", 4, 1 << 31, 1) + b"Xen\0"), "reaches past the end"),
     "gzip, cut": (gzip.compress(GOOD)[:-20], "truncated"),
     "gzip, damaged": (b"\x1f\x8b" + bytes(100), "damaged"),
@@ -351,7 +447,7 @@ def test_any_bytes_of_notes_are_read_or_refused(data: bytes) -> None:
         values = read_notes(data)
     except ImageError:
         return
-    assert sum(map(len, values.values())) <= len(data)
+    assert sum(len(value) for _, value in values) <= len(data)
 
 
 @settings(max_examples=200, deadline=None)

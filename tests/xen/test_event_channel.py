@@ -31,6 +31,7 @@ from xdbg.abi.mmu import DOMID_SELF
 from xdbg.xen import event_channel
 from xdbg.xen.event_channel import MAX_PORT, set_pending
 from xdbg.xen.events import EventPending, MemoryWritten
+from xdbg.xen.faults import HypercallError
 
 
 def op(guest: Any, cmd: int, **fields: int) -> tuple[int, Any]:
@@ -191,13 +192,13 @@ def test_a_domain_may_have_a_channel_to_itself(guest: Any) -> None:
 
 
 def test_a_backend_looks_like_domain_0_and_is_served_on_each_send(guest: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    served: list[int] = []
-    monkeypatch.setitem(event_channel.BACKENDS, "test", lambda domain: served.append(domain.domid))
-    port = guest.domain.event_channels.bind_backend("test")
+    served: list[tuple[int, int]] = []
+    monkeypatch.setitem(event_channel.BACKENDS, "test", lambda domain, device: served.append((domain.domid, device)))
+    port = guest.domain.event_channels.bind_backend("test", 5)
     query = status(guest, port)
     assert (query.status, query.u.interdomain.dom) == (EvtchnStat.INTERDOMAIN, 0)
     assert op(guest, EvtchnOp.SEND, port=port)[0] == 0
-    assert served == [guest.domain.domid]
+    assert served == [(guest.domain.domid, 5)]
     assert op(guest, EvtchnOp.BIND_INTERDOMAIN, remote_dom=0, remote_port=port)[0] == -Errno.EINVAL
     assert op(guest, EvtchnOp.CLOSE, port=port)[0] == 0
     assert op(guest, EvtchnOp.SEND, port=port)[0] == -Errno.EINVAL
@@ -206,7 +207,35 @@ def test_a_backend_looks_like_domain_0_and_is_served_on_each_send(guest: Any, mo
     assert result == 0
     assert bind.local_port != port
     op(guest, EvtchnOp.SEND, port=bind.local_port)
-    assert served == [guest.domain.domid] * 2
+    assert served == [(guest.domain.domid, 5)] * 2
+
+
+def test_a_backend_binds_to_a_port_that_the_guest_made_for_domain_0(
+    guest: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: list[tuple[int, int]] = []
+    monkeypatch.setitem(event_channel.BACKENDS, "disk", lambda domain, device: served.append((domain.domid, device)))
+    ports = [op(guest, EvtchnOp.ALLOC_UNBOUND, dom=DOMID_SELF, remote_dom=0)[1].port for _ in range(2)]
+    for device, port in enumerate(ports):
+        event_channel.bind_backend_port(guest.domain, port, "disk", device)
+        query = status(guest, port)
+        assert (query.status, query.u.interdomain.dom) == (EvtchnStat.INTERDOMAIN, 0)
+    assert op(guest, EvtchnOp.SEND, port=ports[1])[0] == 0
+    assert served == [(guest.domain.domid, 1)]
+    event_channel.notify_from_backend(guest.domain, "disk", 0)
+    assert pending(guest, ports[0])
+    assert not pending(guest, ports[1])
+    for wrong in (ports[0], bind_ipi(guest), 63, 64):
+        with pytest.raises(HypercallError):
+            event_channel.bind_backend_port(guest.domain, wrong, "disk", 2)
+    event_channel.unbind_backend_port(guest.domain, "disk", 1)
+    query = status(guest, ports[1])
+    assert (query.status, query.u.unbound.dom) == (EvtchnStat.UNBOUND, 0)
+    assert op(guest, EvtchnOp.CLOSE, port=ports[0])[0] == 0
+    reused = bind_ipi(guest)
+    assert reused == ports[0]
+    event_channel.notify_from_backend(guest.domain, "disk", 0)
+    assert not pending(guest, reused)
 
 
 def test_a_virq_is_bound_once_a_vcpu_and_free_again_after_a_close(guest: Any) -> None:

@@ -90,11 +90,13 @@ def test_a_period_has_limits(guest: Any, period: int, result: int) -> None:
 def test_vcpu_info_moves_with_its_contents_and_everything_pending(guest: Any) -> None:
     frame = guest.frames[3]
     guest.info().arch.cr2 = 0x1234_5678
-    before = guest.info().time.to_bytes()
+    before = guest.info().time
+    before = VcpuTimeInfo.from_bytes(before.to_bytes())
     assert op(guest, VcpuOp.REGISTER_VCPU_INFO, VcpuRegisterVcpuInfo(mfn=frame, offset=0x40)) == 0
     assert guest.vcpu.vcpu_info == frame * 4096 + 0x40
     info = guest.info()
-    assert (info.arch.cr2, info.time.to_bytes()) == (0x1234_5678, before)
+    assert (info.arch.cr2, info.time.system_time) == (0x1234_5678, before.system_time)
+    assert info.time.version == before.version + 2, "the clock has been written anew"
     assert (info.evtchn_upcall_pending, info.evtchn_upcall_mask) == (1, 1)
     assert info.evtchn_pending_sel == (1 << 64) - 1
 

@@ -30,7 +30,7 @@ class ObservingTarget(DebugTarget):
     observing = True
 
     def __init__(self, debugged: DebugTarget) -> None:
-        super().__init__(debugged.hv, debugged.domain, debugged.profile)
+        super().__init__(debugged.hv, debugged.domain, debugged.profile, debugged.machine)
         self.clients = debugged.clients
         self.parts[self.parts.index(self.tracing)] = debugged.tracing
         self.tracing = debugged.tracing

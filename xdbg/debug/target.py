@@ -61,8 +61,8 @@ from .monitor import MonitorContext, run_command
 from .points.breakpoints import Breakpoints
 from .points.watchpoints import Watchpoint, Watchpoints
 from .running.lingering import Lingering
+from .running.machine_run import MachineRun, Part
 from .running.non_stop import NonStop
-from .running.observers import Observers
 from .running.run_control import RunControl
 from .trace_control import TraceControl
 from .tracepoints.tracing import Tracing
@@ -77,12 +77,14 @@ class DebugTarget:
     observing = False
     """Whether its client may only look (`observing`)."""
 
-    def __init__(self, hv: Hypervisor, domain: Domain, profile: Profile) -> None:
+    def __init__(self, hv: Hypervisor, domain: Domain, profile: Profile, machine: MachineRun | None = None) -> None:
+        """`machine`: what it shares with the targets of other domains; its own if it is the only one."""
         assert domain.hv is hv
+        self.machine = machine if machine is not None else MachineRun(hv)
         self.hv = hv
         self.domain = domain
         self.profile = profile
-        self.observers = Observers(hv)
+        self.observers = self.machine.observers
         """Where others who want to be told what the hypervisor does join in."""
         self.inferiors = Inferiors(domain, profile)
         self.breakpoints = Breakpoints(KERNEL_PID)
@@ -92,7 +94,7 @@ class DebugTarget:
 
         After `run_free` it is for the people at the server.
         """
-        self.run_control = RunControl(self.inferiors, self.breakpoints, self.watchpoints, self.observers, self.console)
+        self.run_control = RunControl(self.inferiors, self.breakpoints, self.watchpoints, self.machine, self.console)
         self.files = GuestFiles(self.inferiors)
         self.tracing = Tracing(self.inferiors, self.breakpoints, self.run_control)
         self.agent = self.run_control.stops.agent
@@ -176,18 +178,30 @@ class DebugTarget:
 
     @property
     def idle(self) -> bool:
-        """The last `advance` came back because nothing can run before there is console input."""
+        """The last slice ended because nothing can run before there is console input."""
         return self.run_control.idle
 
     @property
     def runs(self) -> bool:
-        """In non-stop: whether `advance` has something to do."""
+        """In non-stop: whether there is something to run or to tell."""
         return self.non_stop.on and self.non_stop.runs
 
     def run_free(self, limit: int) -> RunEnd:
-        """Run the guest without a debugger, at most to instruction count `limit`."""
-        looked_at = len(self.breakpoints) or self.run_control.sources
-        return self._lingering.run(limit) if looked_at else self.hv.run(limit)
+        """Run the machine without a debugger, at most to instruction count `limit`."""
+        if self.left_behind is None:
+            return self.hv.run(limit)
+        self.machine.advance([self.left_behind], limit)
+        return RunEnd.LIMIT if self.hv.alive and not self.machine.idle else self.hv.idle_reason()
+
+    @property
+    def part(self) -> Part:
+        """How the domain takes part in the run when a debugger has resumed it."""
+        return self.non_stop if self.non_stop.on else self.run_control
+
+    @property
+    def left_behind(self) -> Part | None:
+        """How it does without a debugger; None if nothing is left of one."""
+        return self._lingering if len(self.breakpoints) or self.run_control.sources else None
 
     def stands_after(self, stop: StopEvent) -> bool:
         """Whether what a stop was told for has not been resumed since."""
@@ -196,11 +210,18 @@ class DebugTarget:
         return self.run_control.last_stop is stop and not self.run_control.is_resumed
 
     def advance(self, limit: int) -> StopEvent | None:
-        """Run the guest, at most to instruction count `limit`; what gdb must be told, if anything."""
-        stop = self.non_stop.advance(limit) if self.non_stop.on else self.run_control.advance(limit)
+        """Run the machine, at most to instruction count `limit`, and nobody debugs another domain of it.
+
+        What gdb must be told, if anything.
+        """
+        [stop] = self.machine.advance([self.part], limit)
         if stop is not None:
-            self.thread_events.told(stop)
+            self.told(stop)
         return stop
+
+    def told(self, stop: StopEvent) -> None:
+        """The debugger is told this."""
+        self.thread_events.told(stop)
 
     # -- Target
 

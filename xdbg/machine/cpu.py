@@ -161,6 +161,18 @@ class Cpu(Registers):
         """Counters of the compiled part, for tests and tuning: `stale_blocks`, `slow_blocks`, `translations`."""
         return self._clock
 
+    # --- stop points
+
+    def new_stop_points(self) -> StopPoints:
+        """An empty set of stop points, which `use_stop_points` takes."""
+        return StopPoints(self._clock)
+
+    def use_stop_points(self, points: StopPoints) -> None:
+        """Have this set in force from the next entry on, instead of the one that is; that stays as it is."""
+        if points is not self.stop_points:
+            self.stop_points = points
+            points.dirty = True
+
     # --- running
 
     def enter(self, deadline: int, *, skip_stop_point: bool = False) -> Exit:

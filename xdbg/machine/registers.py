@@ -205,6 +205,14 @@ class Registers:
             raise ValueError(f"an FXSAVE image has {FXSAVE_SIZE} bytes, not {len(image)}")
         self._library.xdbg_write_fpu(self._argument, image)
 
+    def selector(self, number: int) -> int:
+        """What a segment register (by number) holds."""
+        return self.env32[(SEGMENTS + number * SEGMENT_SIZE) // 4]
+
+    def put_selector(self, number: int, selector: int) -> None:
+        """Write a segment register's selector alone; base and limit stay."""
+        self.env32[(SEGMENTS + number * SEGMENT_SIZE) // 4] = selector
+
     def load_segment(self, number: int, selector: int) -> None:
         """Load DS, ES, FS or GS (by number) as `mov` to it does; raises `SelectorError` and changes nothing."""
         low, high = (0, 0) if not selector & 0xFFFC else self._descriptor(selector)

@@ -5,10 +5,11 @@ import struct
 from dataclasses import dataclass
 
 from .clock import Clock
-from .registers import FXSAVE_SIZE, GPR_NAMES
+from .registers import FS, FXSAVE_SIZE, GPR_NAMES, GS
 
 _SEGMENT = struct.Struct("<I4xQII")
 _HEAD = struct.Struct("<20Q")
+_SEGMENTS_AT = tuple(_HEAD.size + number * _SEGMENT.size for number in range(6))
 _FPU_AT = _HEAD.size + 6 * _SEGMENT.size
 
 
@@ -36,6 +37,21 @@ class CpuState:
     def rflags(self) -> int:
         """RFLAGS."""
         return int(_HEAD.unpack_from(self.image)[17])
+
+    @property
+    def selectors(self) -> tuple[int, ...]:
+        """ES, CS, SS, DS, FS, GS: in the order of instruction encodings."""
+        return tuple(_SEGMENT.unpack_from(self.image, at)[0] for at in _SEGMENTS_AT)
+
+    @property
+    def fs_base(self) -> int:
+        """The base of FS."""
+        return int(_SEGMENT.unpack_from(self.image, _SEGMENTS_AT[FS])[1])
+
+    @property
+    def gs_base(self) -> int:
+        """The base of GS."""
+        return int(_SEGMENT.unpack_from(self.image, _SEGMENTS_AT[GS])[1])
 
     @property
     def fpu(self) -> bytes:

@@ -45,7 +45,7 @@ class StopPoints:
         self._clock = clock
         self._points: dict[_Point, None] = {}
         self._applied: frozenset[_Point] = frozenset()
-        self._entries: ctypes.Array[StopPointEntry] | None = None
+        self._entries: ctypes.Array[StopPointEntry] = (StopPointEntry * 0)()
         self._loaded: dict[Predicate, LoadedPredicate] = {}
         self.dirty = False
 
@@ -79,16 +79,19 @@ class StopPoints:
         """Hand the set to the compiled part."""
         self.dirty = False
         now = frozenset(self._points)
-        if now == self._applied:
-            return
-        self._applied = now
+        if now != self._applied:
+            self._applied = now
+            self._load()
+        self._clock.stop_points = ctypes.addressof(self._entries)
+        self._clock.nr_stop_points = len(now)
+
+    def _load(self) -> None:
+        """Make entries of the points."""
         used = dict.fromkeys(predicate for *_, predicate in self._points if predicate is not None)
         self._loaded = {one: self._loaded.get(one) or LoadedPredicate(one) for one in used}
-        self._entries = (StopPointEntry * len(now))(
+        self._entries = (StopPointEntry * len(self._points))(
             *(
                 StopPointEntry(vaddr, cr3, None if predicate is None else self._loaded[predicate].address)
                 for vaddr, cr3, predicate in sorted(self._points, key=itemgetter(0, 1))
             )
         )
-        self._clock.stop_points = ctypes.addressof(self._entries)
-        self._clock.nr_stop_points = len(now)

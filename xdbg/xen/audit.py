@@ -2,8 +2,9 @@
 
 What may hold a frame is listed here once more, independently of the code that counts: the owner's possession, pins,
 base pointers, GDTs, LDTs, entries of the tables that are in use, and the frames that Xen shares. Then the rules of the
-box are checked on each entry: no l1e of a domain reaches a frame that is not its own, none that writes reaches a table
-or descriptors, no higher entry reaches what is not a table one level down, and Xen's slots are as Xen writes them.
+box are checked on each entry: no l1e of a domain reaches a frame that is neither its own nor granted to it
+(`grant_audit`), none that writes reaches a table or descriptors, no higher entry reaches what is not a table one level
+down, and Xen's slots are as Xen writes them.
 """
 
 from collections import Counter
@@ -14,6 +15,7 @@ from xdbg.abi.frames import INVALID_MFN, PAGE_SHIFT, Mfn
 from xdbg.abi.mmu import DOMID_INVALID, DOMID_XEN
 from xdbg.abi.x86 import PTE_ADDR_MASK, PTE_PRESENT, PTE_RW, PTE_USER, PTES_PER_TABLE
 
+from . import grant_audit
 from .descriptor_check import is_harmless
 from .page_info import (
     PGC_ALLOCATED,
@@ -52,6 +54,8 @@ class _Recount:
     types: Counter[tuple[int, int]] = field(default_factory=Counter)
     linear_entries: Counter[int] = field(default_factory=Counter)
     linear_uses: Counter[int] = field(default_factory=Counter)
+    foreign: grant_audit.Foreign = field(default_factory=Counter)
+    """l1es of frames of other domains."""
     problems: list[str] = field(default_factory=list)
 
     def hold(self, mfn: int, pgt: int) -> None:
@@ -78,6 +82,7 @@ def audit(hv: "Hypervisor") -> None:
             elif pgt == PGT_SEG_DESC_PAGE:
                 _descriptors(hv, count, mfn)
     _compare(hv, count)
+    count.problems += grant_audit.problems(hv, count.foreign)
     if count.problems:
         raise AuditError(count.problems)
 
@@ -124,10 +129,13 @@ def _vcpus(hv: "Hypervisor", count: _Recount) -> None:
                 count.hold(mfn, PGT_SEG_DESC_PAGE)
             if vcpu.vcpu_info >> PAGE_SHIFT != domain.shared_info:
                 count.hold(vcpu.vcpu_info >> PAGE_SHIFT, PGT_WRITABLE_PAGE)
-        for mfn in domain.grant_table.backend_frames:
-            count.hold(mfn, PGT_WRITABLE_PAGE)
         if domain.pirqs.eoi_frame is not None:
             count.hold(domain.pirqs.eoi_frame, PGT_WRITABLE_PAGE)
+    for mfn, writes in grant_audit.held_frames(hv):
+        if writes:
+            count.hold(mfn, PGT_WRITABLE_PAGE)
+        else:
+            count.refs[mfn] += 1
 
 
 def _entries(hv: "Hypervisor", table: int) -> list[int]:
@@ -143,9 +151,13 @@ def _l1_table(hv: "Hypervisor", count: _Recount, table: int) -> None:
         where = f"L1 {table:#x} slot {slot} = {l1e:#x}"
         if l1e & L1_DISALLOW_MASK or not l1e & PTE_USER:
             count.problems.append(f"{where}: bits that are not allowed")
-        if info.owner(mfn) != info.owners[table]:
-            count.problems.append(f"{where}: a frame of somebody else")
-        elif l1e & PTE_RW:
+        owner = info.owner(mfn)
+        if owner != info.owners[table]:
+            if owner not in hv.domains:
+                count.problems.append(f"{where}: a frame of nobody, or of Xen")
+                continue
+            count.foreign[info.owners[table], mfn, bool(l1e & PTE_RW)] += 1
+        if l1e & PTE_RW:
             count.hold(mfn, PGT_WRITABLE_PAGE)
         else:
             count.refs[mfn] += 1

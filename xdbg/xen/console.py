@@ -89,7 +89,7 @@ def send_input(domain: Domain, data: bytes) -> None:
 
 
 @backend(BACKEND)
-def serve_console(domain: Domain) -> None:
+def serve_console(domain: Domain, device: int = 0) -> None:
     """Move what can be moved in both directions, and tell the guest if something was."""
     console = domain.console
     if not is_plain_memory(domain, console.ring):

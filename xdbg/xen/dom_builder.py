@@ -34,7 +34,9 @@ from .domain import Domain
 from .elf_image import KernelImage
 from .elf_notes import ImageError
 from .faults import HypercallError
+from .grant_access import acquire_grant
 from .hypercall_page import hypercall_page
+from .xenstore_home import make_console_keys
 
 BACKEND_DOMID: Final = 0
 """The domain in which the backends of console and xenstore seem to live."""
@@ -214,12 +216,12 @@ class _Builder:
         store_port = domain.event_channels.bind_backend(xenstore.BACKEND)
         console_port = domain.event_channels.bind_backend(console.BACKEND)
         store_ring, console_ring = self.mfn(self.layout.xenstore), self.mfn(self.layout.console)
-        domain.grant_table.set_entry(GNTTAB_RESERVED_CONSOLE, GTF_PERMIT_ACCESS, BACKEND_DOMID, console_ring)
-        domain.grant_table.set_entry(GNTTAB_RESERVED_XENSTORE, GTF_PERMIT_ACCESS, BACKEND_DOMID, store_ring)
+        for ref, ring in ((GNTTAB_RESERVED_CONSOLE, console_ring), (GNTTAB_RESERVED_XENSTORE, store_ring)):
+            domain.grant_table.set_entry(ref, GTF_PERMIT_ACCESS, BACKEND_DOMID, ring)
+            acquire_grant(domain, ref, BACKEND_DOMID, readonly=False)
         domain.console.connect(console_ring, console_port)
         domain.xenstore.connect(domain, store_ring, store_port)
-        xenstore.write(domain, "console/ring-ref", str(console_ring))
-        xenstore.write(domain, "console/port", str(console_port))
+        make_console_keys(domain, console_ring, console_port)
 
     def prepare_vcpu(self, image: KernelImage) -> None:
         """Give vcpu 0 the registers of the entry point. Xen: vcpu_x86_64()."""
@@ -245,4 +247,5 @@ class _Builder:
         cpu.write_fpu(_INITIAL_FPU)
         vcpu.context = cpu.save()
         cpu.load(others)
+        vcpu.is_initialised = True
         vcpu.is_up = True

@@ -9,7 +9,6 @@ Every number of the file may be hostile. An image is refused with one clear line
 """
 
 import struct
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,7 +19,9 @@ from xdbg.abi.frames import PAGE_MASK, PAGE_SIZE, Vaddr
 from xdbg.abi.x86 import HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START
 
 from .bsd_symtab import build_bsd_symtab
-from .elf_notes import BootParameters, ImageError, parameters_from_guest_string, parameters_from_notes, read_notes
+from .bzimage import is_bzimage, unpack_bzimage
+from .compression import GZIP_MAGIC, gunzip
+from .elf_notes import BootParameters, ImageError, Note, parameters_from_guest_string, parameters_from_notes, read_notes
 
 MAX_IMAGE_SIZE: Final = 1 << 30
 """Bytes of a kernel file, unpacked: ten times a Linux with all its debug sections stripped."""
@@ -92,7 +93,7 @@ class KernelImage:
 
 
 def read_image(path: str | Path) -> KernelImage:
-    """The kernel in a file, which may be packed by gzip. Raises `ImageError` with the path in its text."""
+    """The kernel in a file, packed or not. Raises `ImageError` with the path in its text."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:
@@ -104,30 +105,27 @@ def read_image(path: str | Path) -> KernelImage:
 
 
 def parse_image(data: bytes) -> KernelImage:
-    """The kernel in the bytes of a file. Raises `ImageError`, and nothing else, whatever they are."""
-    if data[:2] == b"\x1f\x8b":
-        data = _gunzip(data)
-    return _ElfFile(data).kernel()
+    """The kernel in the bytes of a file: ELF, bzImage, or either packed by gzip.
+
+    Raises `ImageError`, and nothing else, whatever they are; its text begins with the forms that an ELF file was in.
+    """
+    if data.startswith(GZIP_MAGIC):
+        return _kernel_in("gzip", gunzip(data, MAX_IMAGE_SIZE))
+    return _kernel_in("", data)
 
 
-def _gunzip(data: bytes) -> bytes:
-    """The content of a gzip file of one or more members, of at most MAX_IMAGE_SIZE bytes."""
-    parts = []
-    room = MAX_IMAGE_SIZE
+def _kernel_in(form: str, data: bytes) -> KernelImage:
+    """The kernel in data that came in another form, or in none."""
     try:
-        while data[:2] == b"\x1f\x8b":
-            unpacker = zlib.decompressobj(wbits=31)
-            part = unpacker.decompress(data, room + 1)
-            parts.append(part)
-            room -= len(part)
-            if room < 0:
-                raise ImageError(f"unpacks to more than {MAX_IMAGE_SIZE >> 20} MiB")
-            if not unpacker.eof:
-                raise ImageError("the gzip data is truncated")
-            data = unpacker.unused_data
-    except zlib.error as error:
-        raise ImageError(f"the gzip data is damaged ({error})") from None
-    return b"".join(parts)
+        if is_bzimage(data):
+            form = f"{form}, bzImage" if form else "bzImage"
+            unpacked = unpack_bzimage(data, MAX_IMAGE_SIZE)
+            form, data = f"{form} ({unpacked.name})", unpacked.data
+        return _ElfFile(data).kernel()
+    except ImageError as error:
+        if not form:
+            raise
+        raise ImageError(f"{form}: {error}") from None
 
 
 class _ElfFile:
@@ -137,8 +135,6 @@ class _ElfFile:
         if len(data) > MAX_IMAGE_SIZE:
             raise ImageError(f"larger than {MAX_IMAGE_SIZE >> 20} MiB")
         if data[:4] != b"\x7fELF":
-            if data[0x202:0x206] == b"HdrS":
-                raise ImageError("a bzImage, not an ELF file: unpack the kernel in it first (vmlinux)")
             raise ImageError("not an ELF file")
         if len(data) < _EHDR.size:
             raise ImageError("truncated in the ELF header")
@@ -204,13 +200,13 @@ class _ElfFile:
                 return parameters_from_guest_string(self.data[section.offset : section.offset + section.size])
         raise ImageError("not a Xen PV kernel: it has neither Xen's ELF notes nor a __xen_guest section")
 
-    def notes(self, places: list[tuple[int, int]]) -> dict[int, bytes]:
+    def notes(self, places: list[tuple[int, int]]) -> list[Note]:
         """Xen's notes in parts of the file, (offset, size) each."""
         if sum(size for _, size in places) > MAX_NOTES_SIZE:
             raise ImageError(f"more than {MAX_NOTES_SIZE >> 10} KiB of ELF notes")
-        notes: dict[int, bytes] = {}
+        notes = []
         for offset, size in places:
-            notes |= read_notes(self.part(offset, size, "the ELF notes"))
+            notes += read_notes(self.part(offset, size, "the ELF notes"))
         return notes
 
     def segments(self, paddr_offset: int) -> list[Segment]:
@@ -265,7 +261,7 @@ class _ElfFile:
             start=start,
             end=end,
             hypercall_page=None if page is None else Vaddr(page & ~PAGE_MASK),
-            init_p2m=_usable_init_p2m(said.init_p2m, virt_base),
+            init_p2m=_usable_init_p2m(said.init_p2m, virt_base, range(virt_base + start, virt_base + end)),
         )
 
     def bsd_symtab(self) -> bytes | None:
@@ -283,8 +279,10 @@ def is_guest_range(vaddr: int, size: int) -> bool:
     return end <= _CANONICAL_LOW_END or (vaddr >= HYPERVISOR_VIRT_END and end <= _U64 + 1)
 
 
-def _usable_init_p2m(vaddr: int | None, virt_base: int) -> Vaddr | None:
+def _usable_init_p2m(vaddr: int | None, virt_base: int, kernel: range) -> Vaddr | None:
     """INIT_P2M if it can be honoured, else None: the list then follows the kernel. Xen: xc_dom_build_image()."""
+    if vaddr is not None and vaddr in kernel:
+        raise ImageError(f"INIT_P2M {vaddr:#x} is inside the kernel")
     if vaddr is None or vaddr >= virt_base or vaddr & PAGE_MASK:
         return None
     if HYPERVISOR_VIRT_START <= vaddr < HYPERVISOR_VIRT_END or not is_guest_range(vaddr, PAGE_SIZE):

@@ -1,12 +1,18 @@
 """What a PV kernel says about itself: Xen's ELF notes, or the older `__xen_guest` string. Xen: libelf-dominfo.c.
 
-Both forms say the same things, and each thing may be missing. Two defaults differ: without a word about it the offset
-of p_paddr is 0 with notes and VIRT_BASE with the string; and the string gives the hypercall page as a page number,
-counted from VIRT_BASE, where a note gives its address. What a kernel asks for and no PV domain can have is refused.
+Both forms say the same things, and each thing may be missing. Of a note that comes twice the later one counts, but
+features add up. Two defaults differ: without a word about it the offset of p_paddr is 0 with notes and VIRT_BASE with
+the string; and the string gives the hypercall page as a page number, counted from VIRT_BASE, where a note gives its
+address. INIT_P2M and MOD_START_PFN exist as notes only. PAE_MODE and HV_START_LOW are about 32-bit kernels; nothing
+here depends on L1_MFN_VALID and SUSPEND_CANCEL.
+
+What a kernel asks for and no PV domain can have is refused. Xen's own tools refuse a kernel that does not state version
+and loader, too; here those may be missing, like all else, unless it is PVH that the kernel is made for.
 """
 
+import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,28 +21,35 @@ from xdbg.abi.features import XenFeat
 
 _HEADER: Final = struct.Struct("<III")
 _ABI_VERSION: Final = "xen-3.0"
-_MAX_NAME: Final = 64
+_U64: Final = (1 << 64) - 1
+_NUMBER_SIZES: Final = (1, 2, 4, 8)
+"""Bytes of a note that is a number; with any other size it is 0. Xen: elf_note_numeric()."""
+_MAX_SHOWN: Final = 64
 """Longer values are cut in messages."""
+_MAX_FEATURE: Final = 63
+_MAX_KEY: Final = 31
+_MAX_VALUE: Final = 127
+"""Characters that count of a feature's name, and of a key and its value in the older string; more are another item."""
+_FEATURE: Final = re.compile(rf"([^|]{{1,{_MAX_FEATURE}}})\|?")
+_KEY: Final = re.compile(rf"[^,=]{{0,{_MAX_KEY}}}")
+_VALUE: Final = re.compile(rf"=([^,]{{0,{_MAX_VALUE}}})")
+_C_NUMBER: Final = re.compile(r"[ \t\n\v\f\r]*([+-]?)(?:0[xX]([0-9a-fA-F]+)|(0[0-7]*)|([1-9][0-9]*))", re.ASCII)
 
-_IMPOSSIBLE_FEATURES: Final = (XenFeat.AUTO_TRANSLATED_PHYSMAP, XenFeat.SUPERVISOR_MODE_KERNEL)
-"""A kernel that requires one of these is not for a PV64 domain."""
-
-_NUMBERS: Final = {
-    "VIRT_BASE": ElfNote.VIRT_BASE,
-    "VIRT_ENTRY": ElfNote.ENTRY,
-    "ELF_PADDR_OFFSET": ElfNote.PADDR_OFFSET,
-    "INIT_P2M": ElfNote.INIT_P2M,
-    "HYPERCALL_PAGE": ElfNote.HYPERCALL_PAGE,
+_NAMED_FEATURES: Final = {
+    feature.name.lower(): feature
+    for feature in (
+        XenFeat.WRITABLE_PAGE_TABLES,
+        XenFeat.WRITABLE_DESCRIPTOR_TABLES,
+        XenFeat.AUTO_TRANSLATED_PHYSMAP,
+        XenFeat.SUPERVISOR_MODE_KERNEL,
+        XenFeat.PAE_PGDIR_ABOVE_4GB,
+        XenFeat.HVM_CALLBACK_VECTOR,
+        XenFeat.DOM0,
+    )
 }
-"""Keys of the `__xen_guest` string and the notes that replaced them."""
-_STRINGS: Final = {
-    "LOADER": ElfNote.LOADER,
-    "GUEST_OS": ElfNote.GUEST_OS,
-    "GUEST_VER": ElfNote.GUEST_VERSION,
-    "XEN_VER": ElfNote.XEN_VERSION,
-    "FEATURES": ElfNote.FEATURES,
-    "PAE": ElfNote.PAE_MODE,
-}
+"""What may stand in a list of features. Xen: elf_xen_feature_names."""
+_IMPOSSIBLE_FEATURES: Final = (XenFeat.AUTO_TRANSLATED_PHYSMAP, XenFeat.SUPERVISOR_MODE_KERNEL, XenFeat.DOM0)
+"""A kernel that requires one of these is not for an unprivileged PV64 domain."""
 
 
 class ImageError(Exception):
@@ -59,19 +72,28 @@ class BootParameters:
     """The first module need not be mapped."""
     bsd_symtab: bool = False
     """The symbol table is wanted behind the kernel."""
+    phys32_entry: bool = False
+    """The kernel can be started by PVH, too."""
     xen_version: str = ""
     guest_os: str = ""
     guest_version: str = ""
     loader: str = ""
-    features: str = ""
+    supported: int = 0
+    """Features that the kernel can do with, a bit each by `XenFeat`; the required ones among them."""
+    required: int = 0
 
 
-def read_notes(data: memoryview | bytes) -> dict[int, bytes]:
-    """The values of Xen's notes in a PT_NOTE segment or SHT_NOTE section, by type; a later one wins.
+Note = tuple[int, bytes]
+"""Type and value of one of Xen's notes."""
+
+
+def read_notes(data: memoryview | bytes) -> list[Note]:
+    """Xen's notes in a PT_NOTE segment or SHT_NOTE section, in their order.
 
     Notes of other owners are skipped. Raises `ImageError` if a note reaches past the end.
     """
-    notes: dict[int, bytes] = {}
+    notes = []
+    owner = ELFNOTE_OWNER + b"\0"
     at = 0
     while at + _HEADER.size <= len(data):
         name_size, value_size, kind = _HEADER.unpack_from(data, at)
@@ -80,30 +102,29 @@ def read_notes(data: memoryview | bytes) -> dict[int, bytes]:
         at = value_at + (value_size + 3 & ~3)
         if value_at + value_size > len(data):
             raise ImageError("an ELF note reaches past the end of the notes")
-        if bytes(data[name_at : name_at + name_size]).rstrip(b"\0") == ELFNOTE_OWNER:
-            notes[kind] = bytes(data[value_at : value_at + value_size])
+        if data[name_at : name_at + len(owner)] == owner:
+            notes.append((kind, bytes(data[value_at : value_at + value_size])))
     return notes
 
 
-def parameters_from_notes(notes: Mapping[int, bytes]) -> BootParameters:
-    """What Xen's ELF notes say. Raises `ImageError` for a value that is no number, or a kernel of another kind."""
+def parameters_from_notes(notes: Sequence[Note]) -> BootParameters:
+    """What Xen's ELF notes say. Raises `ImageError` for a kernel of another kind. Xen: elf_xen_parse_note()."""
+    values = dict(notes)
 
     def number(note: ElfNote) -> int | None:
-        value = notes.get(note)
-        if value is None:
-            return None
-        if len(value) not in (4, 8):
-            raise ImageError(f"ELF note {note.name} has {len(value)} bytes; a number has 4 or 8")
-        return int.from_bytes(value, "little")
+        return None if note not in values else _note_number(values[note])
 
     def text(note: ElfNote) -> str:
-        return notes.get(note, b"").partition(b"\0")[0].decode("ascii", "backslashreplace")
+        return _text(values.get(note, b""))
 
-    supported = number(ElfNote.SUPPORTED_FEATURES)
-    features = text(ElfNote.FEATURES)
-    if supported is not None:
-        names = [feature.name.lower() for feature in XenFeat if supported >> feature & 1]
-        features = "|".join(filter(None, [features, *names]))
+    supported = required = 0
+    for kind, value in notes:
+        if kind == ElfNote.FEATURES:
+            more, needed = parse_features(_text(value))
+            supported |= more
+            required |= needed
+        elif kind == ElfNote.SUPPORTED_FEATURES and not len(value) % 4:
+            supported |= int.from_bytes(value[:4], "little")
     return _checked(
         BootParameters(
             entry=number(ElfNote.ENTRY),
@@ -112,79 +133,128 @@ def parameters_from_notes(notes: Mapping[int, bytes]) -> BootParameters:
             hypercall_page=number(ElfNote.HYPERCALL_PAGE),
             init_p2m=number(ElfNote.INIT_P2M),
             mod_start_pfn=bool(number(ElfNote.MOD_START_PFN)),
-            bsd_symtab=text(ElfNote.BSD_SYMTAB) == "yes",
+            bsd_symtab=any(kind == ElfNote.BSD_SYMTAB and _text(value) == "yes" for kind, value in notes),
+            phys32_entry=ElfNote.PHYS32_ENTRY in values,
             xen_version=text(ElfNote.XEN_VERSION),
             guest_os=text(ElfNote.GUEST_OS),
             guest_version=text(ElfNote.GUEST_VERSION),
             loader=text(ElfNote.LOADER),
-            features=features,
+            supported=supported,
+            required=required,
         )
     )
 
 
 def parameters_from_guest_string(value: bytes) -> BootParameters:
-    """What a `__xen_guest` section says: `NAME=VALUE` or `NAME`, separated by commas, up to a NUL.
+    """What a `__xen_guest` section says: `KEY=VALUE` or `KEY`, separated by commas, up to a NUL.
 
-    Numbers are as in C. Raises `ImageError` as `parameters_from_notes` does.
+    Numbers are read as C's strtoull does: what follows the digits does not count, and without any it is 0.
+    Raises `ImageError` as `parameters_from_notes` does. Xen: elf_xen_parse_guest_info().
     """
-    numbers: dict[ElfNote, int] = {}
-    strings: dict[ElfNote, str] = {}
-    bsd_symtab = False
-    for item in value.partition(b"\0")[0].decode("ascii", "backslashreplace").split(","):
-        key, _, setting = item.strip().partition("=")
-        if key in _NUMBERS:
-            numbers[_NUMBERS[key]] = _c_number(key, setting)
-        elif key in _STRINGS:
-            strings[_STRINGS[key]] = setting
-        elif key == "BSD_SYMTAB":
-            bsd_symtab = True
-    virt_base = numbers.get(ElfNote.VIRT_BASE, 0)
-    page_number = numbers.get(ElfNote.HYPERCALL_PAGE)
+    settings: dict[str, str] = {}
+    supported = required = 0
+    for key, setting in _guest_string_items(_text(value)):
+        settings[key] = setting
+        if key == "FEATURES":
+            more, needed = parse_features(setting)
+            supported |= more
+            required |= needed
+
+    def number(key: str) -> int | None:
+        return None if key not in settings else _c_number(settings[key])
+
+    virt_base = number("VIRT_BASE")
+    page_number = number("HYPERCALL_PAGE")
     return _checked(
         BootParameters(
-            entry=numbers.get(ElfNote.ENTRY),
+            entry=number("VIRT_ENTRY"),
             virt_base=virt_base,
-            paddr_offset=numbers.get(ElfNote.PADDR_OFFSET, virt_base),
-            hypercall_page=None if page_number is None else (page_number << 12) + virt_base,
-            init_p2m=numbers.get(ElfNote.INIT_P2M),
-            bsd_symtab=bsd_symtab,
-            xen_version=strings.get(ElfNote.XEN_VERSION, ""),
-            guest_os=strings.get(ElfNote.GUEST_OS, ""),
-            guest_version=strings.get(ElfNote.GUEST_VERSION, ""),
-            loader=strings.get(ElfNote.LOADER, ""),
-            features=strings.get(ElfNote.FEATURES, ""),
+            paddr_offset=number("ELF_PADDR_OFFSET") if "ELF_PADDR_OFFSET" in settings else virt_base,
+            hypercall_page=None if page_number is None else (page_number << 12) + (virt_base or 0) & _U64,
+            bsd_symtab="BSD_SYMTAB" in settings,
+            xen_version=settings.get("XEN_VER", ""),
+            guest_os=settings.get("GUEST_OS", ""),
+            guest_version=settings.get("GUEST_VER", ""),
+            loader=settings.get("LOADER", ""),
+            supported=supported,
+            required=required,
         )
     )
 
 
-def _c_number(key: str, text: str) -> int:
-    """A number as C's strtoull reads it with base 0: hexadecimal, octal or decimal."""
-    try:
-        value = int(text, 8) if text.startswith("0") and text.isdecimal() else int(text, 0)
-    except ValueError:
-        raise ImageError(f"__xen_guest: {key}={_shown(text)} is not a number") from None
-    if not 0 <= value < 1 << 64:
-        raise ImageError(f"__xen_guest: {key}={_shown(text)} does not fit in 64 bits")
-    return value
+def parse_features(text: str) -> tuple[int, int]:
+    """(supported, required) as bits by `XenFeat`, of a list such as `!writable_page_tables|pae_pgdir_above_4gb`.
+
+    A `!` says "required". A name that Xen does not know is passed over, or refused by `ImageError` if it is required.
+    Xen: elf_xen_parse_features().
+    """
+    supported = required = 0
+    for name in _FEATURE.findall(text):
+        feature = _NAMED_FEATURES.get(name.removeprefix("!"))
+        if feature is not None:
+            supported |= 1 << feature
+            required |= name.startswith("!") << feature
+        elif name.startswith("!"):
+            raise ImageError(f"the kernel requires the feature {_shown(name[1:])}, which Xen does not know")
+    return supported, required
+
+
+def _guest_string_items(text: str) -> list[tuple[str, str]]:
+    """(key, value) of each item; the value is empty without `=`. A long key or value is cut and the rest an item."""
+    items = []
+    at = 0
+    while at < len(text):
+        found = _KEY.match(text, at)
+        assert found is not None
+        key, value, at = found[0], "", found.end()
+        if len(key) < _MAX_KEY:
+            found = _VALUE.match(text, at)
+            if found is not None:
+                value, at = found[1], found.end()
+            at += len(value) < _MAX_VALUE  # the comma
+        items.append((key, value))
+    return items
+
+
+def _c_number(text: str) -> int:
+    """A number as C's strtoull reads it with base 0: hexadecimal, octal or decimal; the largest if it is too large."""
+    found = _C_NUMBER.match(text)
+    if found is None:
+        return 0
+    sign, hexadecimal, octal, decimal = found.groups()
+    value = int(hexadecimal, 16) if hexadecimal else int(octal, 8) if octal else int(decimal)
+    if value > _U64:
+        return _U64
+    return -value & _U64 if sign == "-" else value
+
+
+def _note_number(value: bytes) -> int:
+    return int.from_bytes(value, "little") if len(value) in _NUMBER_SIZES else 0
+
+
+def _text(value: bytes) -> str:
+    """A C string."""
+    return value.partition(b"\0")[0].decode("latin-1")
 
 
 def _checked(parameters: BootParameters) -> BootParameters:
     """The same parameters; raises `ImageError` if they are those of a kernel that no PV64 domain can run.
 
-    Xen: elf_xen_note_check(), less its demand that version and loader be stated.
+    Xen: elf_xen_note_check(), xc_dom_parse_elf_kernel().
     """
-    if parameters.xen_version and not parameters.xen_version.startswith(_ABI_VERSION):
-        raise ImageError(f"the kernel is made for the ABI {_shown(parameters.xen_version)}, not {_ABI_VERSION}")
-    loader, guest_os = parameters.loader, parameters.guest_os
+    version, loader, guest_os = parameters.xen_version, parameters.loader, parameters.guest_os
+    if parameters.phys32_entry and not version:
+        raise ImageError("the kernel is made for PVH, not for PV (it has a PHYS32_ENTRY note but no XEN_VERSION)")
+    if version and not version.startswith(_ABI_VERSION):
+        raise ImageError(f"the kernel is made for the ABI {_shown(version)}, not {_ABI_VERSION}")
     if loader and not loader.startswith("generic") and not guest_os.startswith("linux"):
         raise ImageError(f"the kernel wants the loader {_shown(loader)}; there is only 'generic'")
-    required = {name[1:] for name in parameters.features.split("|") if name.startswith("!")}
     for feature in _IMPOSSIBLE_FEATURES:
-        if feature.name.lower() in required:
+        if parameters.required >> feature & 1:
             raise ImageError(f"the kernel requires {feature.name.lower()}, which a PV64 domain does not have")
     return parameters
 
 
 def _shown(text: str) -> str:
     """A value from the image, fit for one line."""
-    return repr(text if len(text) <= _MAX_NAME else text[:_MAX_NAME] + "...")
+    return ascii(text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "...")

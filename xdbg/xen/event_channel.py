@@ -16,7 +16,7 @@ that was bound for it beforehand, and after a close it may be bound again by EVT
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 from xdbg.abi.errno import Errno
 from xdbg.abi.event_channel import EvtchnStat, Virq
@@ -55,6 +55,18 @@ class Port:
     backend: str | None = None
     """The backend at the far end, a name in `BACKENDS`; None: a port of domain `remote_domid`."""
     virq: int = 0
+    device: int = 0
+    """Which device of the backend's kind is at the far end."""
+
+
+@dataclass(slots=True)
+class BackendPort:
+    """A port of domain 0 that one of Xen's own backends has: its end of a channel to the domain."""
+
+    name: str
+    device: int
+    guest_port: int = 0
+    """The domain's port at the other end; 0 while the guest has closed it."""
 
 
 @dataclass(slots=True)
@@ -63,8 +75,8 @@ class EventChannels:
 
     ports: list[Port] = field(default_factory=list)
     """By number, as many as exist; port 0 is never given out."""
-    backends: dict[int, str] = field(default_factory=dict)
-    """Ports of the backends that may be bound by bind_interdomain, and the backends' names."""
+    backends: dict[int, BackendPort] = field(default_factory=dict)
+    """The backends' ends of this domain's channels, by their ports in domain 0."""
     watchdogs_ns: list[int] = field(default_factory=lambda: [0, 0])
     """System time at which each SCHEDOP_watchdog shuts the domain down; 0: off."""
     latched_shutdown_code: int | None = None
@@ -93,22 +105,37 @@ class EventChannels:
             raise HypercallError(Errno.EINVAL)
         return self.ports[number]
 
-    def bind_backend(self, name: str) -> int:
+    def bind_backend(self, name: str, device: int = 0) -> int:
         """A port bound to one of Xen's own backends; for the domain's builder."""
         number = self.free_port()
-        self.backends[number] = name
-        self.ports[number] = Port(EvtchnStat.INTERDOMAIN, 0, BACKEND_DOMID, number, name)
+        self.ports[number] = Port(EvtchnStat.UNBOUND, remote_domid=BACKEND_DOMID)
+        self.connect_backend(number, name, device)
         return number
 
+    def connect_backend(self, number: int, name: str, device: int) -> None:
+        """Bind a backend to an unbound port, which gets a far end in domain 0: the lowest port free there."""
+        far = next(far for far in range(1, len(self.backends) + 2) if far not in self.backends)
+        self.backends[far] = BackendPort(name, device, number)
+        port = self.ports[number]
+        port.state = EvtchnStat.INTERDOMAIN
+        port.remote_port = far
+        port.backend = name
+        port.device = device
 
-BACKENDS: dict[str, Callable[[Domain], None]] = {}
+
+Backend = Callable[[Domain, int], None]
+"""Called with the domain that sent and the number of the device that it sent to."""
+
+B = TypeVar("B", bound=Backend)
+
+BACKENDS: dict[str, Backend] = {}
 """Xen's own backends by name: what to do when a domain notifies one."""
 
 
-def backend(name: str) -> Callable[[Callable[[Domain], None]], Callable[[Domain], None]]:
-    """Enter a function in `BACKENDS`: it is called when a domain sends to the backend's port."""
+def backend(name: str) -> Callable[[B], B]:
+    """Enter a function in `BACKENDS`: it is called when a domain sends to a port of the backend's."""
 
-    def enter(serve: Callable[[Domain], None]) -> Callable[[Domain], None]:
+    def enter(serve: B) -> B:
         assert name not in BACKENDS, name
         BACKENDS[name] = serve
         return serve
@@ -245,6 +272,35 @@ def notify(domain: Domain, number: int) -> None:
     ports = domain.event_channels.ports
     if number < len(ports) and ports[number].state is not EvtchnStat.CLOSED:
         set_pending(domain.vcpus[ports[number].vcpu_id], number)
+
+
+def bind_backend_port(domain: Domain, guest_port: int, name: str, device: int = 0) -> None:
+    """Bind one of Xen's own backends to a port that the guest made for domain 0 by EVTCHNOP_alloc_unbound.
+
+    As the backend's domain would by EVTCHNOP_bind_interdomain: -EINVAL for any other port.
+    """
+    port = domain.event_channels.port(guest_port)
+    if port.state is not EvtchnStat.UNBOUND or port.remote_domid != BACKEND_DOMID:
+        raise HypercallError(Errno.EINVAL)
+    domain.event_channels.connect_backend(guest_port, name, device)
+
+
+def unbind_backend_port(domain: Domain, name: str, device: int = 0) -> None:
+    """A backend closes its end, if it has one: the guest's port is unbound again."""
+    channels = domain.event_channels
+    for far, end in list(channels.backends.items()):
+        if (end.name, end.device) == (name, device):
+            del channels.backends[far]
+            if end.guest_port:
+                vcpu_id = channels.ports[end.guest_port].vcpu_id
+                channels.ports[end.guest_port] = Port(EvtchnStat.UNBOUND, vcpu_id, remote_domid=BACKEND_DOMID)
+
+
+def notify_from_backend(domain: Domain, name: str, device: int = 0) -> None:
+    """A backend sends to its port: the guest's end becomes pending, wherever that is now; nothing if it is closed."""
+    for end in domain.event_channels.backends.values():
+        if (end.name, end.device) == (name, device) and end.guest_port:
+            notify(domain, end.guest_port)
 
 
 def send_guest_vcpu_virq(vcpu: Vcpu, virq: Virq) -> None:

@@ -81,10 +81,13 @@ def bind_interdomain(vcpu: Vcpu, remote_domid: int, remote_port: int) -> int:
     channels = domain.event_channels
     if remote_domid == BACKEND_DOMID and remote_domid not in domain.hv.domains:
         number = channels.free_port()
-        name = channels.backends.get(remote_port)
-        if name is None or any(p.backend is not None and p.remote_port == remote_port for p in channels.ports):
+        end = channels.backends.get(remote_port)
+        if end is None or end.guest_port:
             raise HypercallError(Errno.EINVAL)
-        channels.ports[number] = Port(EvtchnStat.INTERDOMAIN, 0, BACKEND_DOMID, remote_port, name)
+        end.guest_port = number
+        channels.ports[number] = Port(
+            EvtchnStat.INTERDOMAIN, 0, BACKEND_DOMID, remote_port, end.name, device=end.device
+        )
     else:
         remote = domain_by_id(vcpu, remote_domid)
         number = channels.free_port()
@@ -135,7 +138,9 @@ def close(domain: Domain, number: int) -> None:
             for vcpu in domain.vcpus:
                 if vcpu.virq_ports.get(port.virq) == number:
                     del vcpu.virq_ports[port.virq]
-        case EvtchnStat.INTERDOMAIN if port.backend is None:
+        case EvtchnStat.INTERDOMAIN if port.backend is not None:
+            domain.event_channels.backends[port.remote_port].guest_port = 0
+        case EvtchnStat.INTERDOMAIN:
             far = domain.hv.domains[port.remote_domid].event_channels.ports[port.remote_port]
             far.state = EvtchnStat.UNBOUND
             far.remote_domid = domain.domid
@@ -152,7 +157,7 @@ def send(domain: Domain, number: int) -> None:
     port = domain.event_channels.port(number)
     match port.state:
         case EvtchnStat.INTERDOMAIN if port.backend is not None:
-            BACKENDS[port.backend](domain)
+            BACKENDS[port.backend](domain, port.device)
         case EvtchnStat.INTERDOMAIN:
             notify(domain.hv.domains[port.remote_domid], port.remote_port)
         case EvtchnStat.IPI:

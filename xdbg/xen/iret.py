@@ -25,9 +25,10 @@ _CONTEXT = Struct("<9Q")
 _ARCH_IOPL = 1 << VmasstType.ARCHITECTURAL_IOPL
 _IN_SYSCALL = int(Vgcf.IN_SYSCALL)
 _IF = int(Rflags.IF)
-_RFLAGS_KEPT = 0x003F_7FD5 & ~(Rflags.IOPL | Rflags.VM)
+RFLAGS_KEPT = 0x003F_7FD5 & ~(Rflags.IOPL | Rflags.VM)
 """The flags that exist, less those that a guest may not set."""
-_RFLAGS_SET = Rflags.IF | Rflags.FIXED
+RFLAGS_SET = Rflags.IF | Rflags.FIXED
+"""The flags that a guest always runs with."""
 _PRESENT, _SEGMENT, _CODE, _WRITABLE, _LONG = 1 << 47, 1 << 44, 1 << 43, 1 << 41, 1 << 53
 """Bits of a segment descriptor."""
 
@@ -57,7 +58,7 @@ def do_iret(vcpu: Vcpu) -> None:
     cpu.rip = rip
     cpu.cs = (cs | 3) & 0xFFFF
     cpu.ss = (ss | 3) & 0xFFFF
-    cpu.rflags = rflags & _RFLAGS_KEPT | _RFLAGS_SET
+    cpu.rflags = rflags & RFLAGS_KEPT | RFLAGS_SET
     if not flags & _IN_SYSCALL:
         gpr[R11] = r11
         gpr[RCX] = rcx
@@ -65,12 +66,12 @@ def do_iret(vcpu: Vcpu) -> None:
     if hv.observer is not None:
         hv.observer.observe(vcpu, IretDone(Vaddr(rip), cs, rflags, Vaddr(rsp), ss, user, mask))
     if cs | 3 != FLAT_RING3_CS64 or ss | 3 != FLAT_RING3_SS64 or not is_canonical(rip):
-        error_code = _fault(vcpu, rip, cs | 3, ss | 3)
+        error_code = return_fault(vcpu, rip, cs | 3, ss | 3)
         if error_code is not None:
             entry.inject(vcpu, Vector.GP, error_code)
 
 
-def _fault(vcpu: Vcpu, rip: int, cs: int, ss: int) -> int | None:
+def return_fault(vcpu: Vcpu, rip: int, cs: int, ss: int) -> int | None:
     """The error code of the #GP that the CPU's own iret to this place would raise; None: it would go there.
 
     The instruction is Xen's, but the fault is handed to the guest as if it had already been at the place.

@@ -31,6 +31,7 @@ from xdbg.abi.x86 import MACH2PHYS_NR_ENTRIES, MACH2PHYS_VIRT_END, MACH2PHYS_VIR
 from .continuation import BATCH, can_continue, create_continuation
 from .domain import Domain
 from .faults import GuestFault, HypercallError
+from .grant_transfer import can_steal
 from .guest_access import address_ok, copy_from_guest, copy_to_guest, read_struct, write_struct
 from .heap import OutOfFramesError
 from .hypercall import hypercall
@@ -258,7 +259,7 @@ def _exchange_chunk(vcpu: Vcpu, exchange: XenMemoryExchange, chunk: int, order: 
     for index in range(chunk * nr_given, (chunk + 1) * nr_given):
         first = _read_extent(vcpu, _extent_at(given, index))
         old.extend(range(first, first + (1 << given.extent_order)))
-    if len(set(old)) != len(old) or not all(_can_steal(domain, mfn) for mfn in old):
+    if len(set(old)) != len(old) or not all(can_steal(domain, mfn) for mfn in old):
         raise HypercallError(Errno.EINVAL)
     new: list[Mfn] = []
     try:
@@ -284,17 +285,6 @@ def _exchange_chunk(vcpu: Vcpu, exchange: XenMemoryExchange, chunk: int, order: 
             fault = True
     if fault:
         raise HypercallError(Errno.EFAULT)
-
-
-def _can_steal(domain: Domain, mfn: int) -> bool:
-    """Whether a frame is the domain's and nothing but its owner refers to it. Xen: steal_page()."""
-    info = domain.hv.page_info
-    return (
-        info.owner(mfn) == domain.domid
-        and not info.flags[mfn] & PGC_XEN_HEAP
-        and bool(info.flags[mfn] & PGC_ALLOCATED)
-        and info.refs[mfn] == 1
-    )
 
 
 # -- the rest

@@ -4,8 +4,8 @@ A PV guest's page tables hold machine frames and are used by the CPU as they are
 them: it asks for each change, and Xen checks it (`page_table_entries`). What a table is, and how a frame comes to be
 one, is in `page_table_types`.
 
-TLB: an update by itself flushes nothing. The guest flushes what it wants gone; Xen flushes on its own where a stale
-translation could reach what is not the guest's any more.
+TLB: the update of an L1 entry flushes nothing. The guest flushes what it wants gone; Xen flushes on its own after
+mmu_update changed a higher table, and where a stale translation could reach what is not the guest's any more.
 """
 
 from contextlib import suppress
@@ -27,7 +27,7 @@ from xdbg.abi.mmu import (
 from xdbg.abi.x86 import PTE_ADDR_MASK, PTE_PRESENT, PTE_PSE, PTE_SIZE, PTES_PER_TABLE
 
 from .continuation import BATCH, can_continue, create_continuation
-from .domain import Domain
+from .domain import Domain, domain_exists
 from .events import MemoryWritten
 from .faults import GuestFault, HypercallError
 from .guest_access import address_ok, copy_from_guest, copy_to_guest
@@ -70,7 +70,7 @@ def get_pg_owner(vcpu: Vcpu, domid: int) -> int:
     domain = vcpu.domain
     if domid == DOMID_SELF:
         return domain.domid
-    if domid in {DOMID_IO, DOMID_XEN} or (domid != domain.domid and domid in domain.hv.domains):
+    if domid in {DOMID_IO, DOMID_XEN} or (domid != domain.domid and domain_exists(domain.hv, domid)):
         return domid
     raise HypercallError(Errno.ESRCH)
 
@@ -100,13 +100,17 @@ def do_mmu_update(vcpu: Vcpu, ureqs: int, count: int, pdone: int, uint32: int) -
     done = 0
     if count & MMU_UPDATE_PREEMPTED:
         if count == MMU_UPDATE_PREEMPTED and not ureqs:
-            return 0
+            return as_int(uint32)
         count &= ~MMU_UPDATE_PREEMPTED
         done = read_done(vcpu, pdone)
     if not address_ok(ureqs):
         raise HypercallError(Errno.EFAULT)
     pt_domid = _pt_owner(vcpu, uint32 >> 16)
-    pg_domid = get_pg_owner(vcpu, uint32 & 0xFFFF)
+    try:
+        pg_domid = get_pg_owner(vcpu, uint32 & 0xFFFF)
+    except HypercallError:
+        write_done(vcpu, pdone, done)
+        raise
     apply = _apply_update if pt_domid == vcpu.domain.domid else _refuse_update
     preemptible = count > BATCH and can_continue(vcpu, Hypercall.MMU_UPDATE)
     batch = BATCH if preemptible else count
@@ -117,6 +121,7 @@ def do_mmu_update(vcpu: Vcpu, ureqs: int, count: int, pdone: int, uint32: int) -
     maddr = 0
     at = ureqs
     i = 0
+    tables_changed = False
     try:
         for i in range(batch):  # noqa: B007 - where an exception leaves it
             # One walk for each page of requests; a translation that a request itself takes away stays as in a TLB.
@@ -129,7 +134,8 @@ def do_mmu_update(vcpu: Vcpu, ureqs: int, count: int, pdone: int, uint32: int) -
             else:
                 page = -1
                 ptr, value = _MMU_UPDATE.unpack(copy_from_guest(vcpu, at, MmuUpdate.SIZE))
-            apply(vcpu, ptr, value, pg_domid)
+            if apply(vcpu, ptr, value, pg_domid):
+                tables_changed = True
             if observer is not None:
                 observer.observe(vcpu, MemoryWritten(Maddr(ptr & ~_CMD_MASK), PTE_SIZE))
             at += MmuUpdate.SIZE
@@ -137,6 +143,9 @@ def do_mmu_update(vcpu: Vcpu, ureqs: int, count: int, pdone: int, uint32: int) -
     except (HypercallError, GuestFault):
         write_done(vcpu, pdone, done + i)
         raise
+    finally:
+        if tables_changed:
+            hv.cpu.flush_tlb()
     if preemptible:
         write_done(vcpu, pdone, done + i)
         create_continuation(vcpu, at, (count - i) | MMU_UPDATE_PREEMPTED, pdone, uint32)
@@ -145,11 +154,16 @@ def do_mmu_update(vcpu: Vcpu, ureqs: int, count: int, pdone: int, uint32: int) -
     return 0
 
 
+def as_int(value: int) -> int:
+    """A 32-bit word as C's int."""
+    return value - (1 << 32) if value >> 31 else value
+
+
 def _pt_owner(vcpu: Vcpu, number: int) -> int:
     """Whose page tables are meant: 0 the caller's own, else that of domid `number` - 1."""
     if not number:
         return vcpu.domain.domid
-    if number - 1 not in vcpu.domain.hv.domains:
+    if not domain_exists(vcpu.domain.hv, number - 1):
         raise HypercallError(Errno.ESRCH)
     return number - 1
 
@@ -171,19 +185,22 @@ def write_done(vcpu: Vcpu, pdone: int, done: int) -> None:
             copy_to_guest(vcpu, pdone, (done & 0xFFFF_FFFF).to_bytes(_UNSIGNED_INT, "little"))
 
 
-def _refuse_update(vcpu: Vcpu, ptr: int, value: int, pg_domid: int) -> None:
+def _refuse_update(vcpu: Vcpu, ptr: int, value: int, pg_domid: int) -> bool:
     """A request on another domain's tables."""
     if ptr & _CMD_MASK > MmuUpdateCmd.PT_UPDATE_NO_TRANSLATE:
         raise HypercallError(Errno.ENOSYS)
     raise HypercallError(Errno.EPERM)
 
 
-def _apply_update(vcpu: Vcpu, ptr: int, value: int, pg_domid: int) -> None:
-    """One request of mmu_update: `ptr` is a machine address with the command in its low bits."""
+def _apply_update(vcpu: Vcpu, ptr: int, value: int, pg_domid: int) -> bool:
+    """One request of mmu_update: `ptr` is a machine address with the command in its low bits.
+
+    True if an L2 or higher table has changed: the TLB is then flushed at the end.
+    """
     cmd = ptr & _CMD_MASK
     if cmd == MmuUpdateCmd.MACHPHYS_UPDATE:
         _machphys_update(vcpu, ptr >> PAGE_SHIFT, value, pg_domid)
-        return
+        return False
     if cmd > MmuUpdateCmd.PT_UPDATE_NO_TRANSLATE:
         raise HypercallError(Errno.ENOSYS)
     domain = vcpu.domain
@@ -210,11 +227,17 @@ def _apply_update(vcpu: Vcpu, ptr: int, value: int, pg_domid: int) -> None:
         raise HypercallError(Errno.EINVAL)
     else:
         mod_table_entry(hv, ptr >> 3, value, pgt, domid, preserve_ad=preserve_ad)
+        return True
+    return False
 
 
 def _machphys_update(vcpu: Vcpu, mfn: int, pfn: int, pg_domid: int) -> None:
-    """MMU_MACHPHYS_UPDATE: the guest pairs one of its own frames with a pfn of its choice."""
-    check_target(vcpu, pg_domid)
+    """MMU_MACHPHYS_UPDATE: the guest pairs one of its own frames with a pfn of its choice.
+
+    DOMID_IO passes the check of rights, as for a PTE, and then owns no RAM: -EINVAL.
+    """
+    if pg_domid != DOMID_IO:
+        check_target(vcpu, pg_domid)
     hv = vcpu.domain.hv
     if hv.page_info.owner(mfn) != pg_domid:
         raise HypercallError(Errno.EINVAL)
@@ -246,22 +269,20 @@ def _update_va_mapping(vcpu: Vcpu, va: int, value: int, flags: int, pg_domid: in
     if pg_domid not in {domid, DOMID_IO}:
         raise HypercallError(Errno.EPERM)
     at = guest_l1e(vcpu, va)
-    try:
-        if at is None:
-            raise HypercallError(Errno.EINVAL)
-        mfn = at // PTES_PER_TABLE
-        if hv.page_info.owner(mfn) != domid or hv.page_info.type_of(mfn) != PGT_L1_PAGE_TABLE:
-            raise HypercallError(Errno.EINVAL)
-        mod_l1_entry(hv, at, value, pg_domid)
-        if hv.observer is not None:
-            hv.observer.observe(vcpu, MemoryWritten(Maddr(at * PTE_SIZE), PTE_SIZE))
-    finally:
-        _flush_as_asked(vcpu, flags)
+    if at is None:
+        raise HypercallError(Errno.EINVAL)
+    mfn = at // PTES_PER_TABLE
+    if hv.page_info.owner(mfn) != domid or hv.page_info.type_of(mfn) != PGT_L1_PAGE_TABLE:
+        raise HypercallError(Errno.EINVAL)
+    mod_l1_entry(hv, at, value, pg_domid)
+    if hv.observer is not None:
+        hv.observer.observe(vcpu, MemoryWritten(Maddr(at * PTE_SIZE), PTE_SIZE))
+    _flush_as_asked(vcpu, flags)
     return 0
 
 
 def _flush_as_asked(vcpu: Vcpu, flags: int) -> None:
-    """UVMF_*: the flush is done whether or not the update was. -EFAULT for a bad vcpu mask.
+    """UVMF_*: flush after an update. -EFAULT for a bad vcpu mask, and the update stays.
 
     One CPU runs all vcpus and forgets its TLB between two of them: local, some and all are the same.
     """
@@ -317,7 +338,8 @@ def new_guest_cr3(vcpu: Vcpu, mfn: Mfn) -> None:
     if mfn != old:
         get_page_and_type(hv, mfn, vcpu.domain.domid, PGT_L4_PAGE_TABLE)
         destroy_ldt(hv, vcpu)
-        map_ro_mpt(hv, mfn, present=True)
+        if not vcpu.domain.vm_assist >> VmasstType.M2P_STRICT & 1:
+            map_ro_mpt(hv, mfn, present=True)
         vcpu.guest_table = mfn
         if old != INVALID_MFN:
             put_page_and_type(hv, old)

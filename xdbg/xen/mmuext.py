@@ -16,6 +16,7 @@ from .faults import GuestFault, HypercallError
 from .guest_access import address_ok, copy_from_guest
 from .hypercall import hypercall
 from .mm import (
+    as_int,
     check_target,
     get_pg_owner,
     guest_page,
@@ -57,7 +58,7 @@ def do_mmuext_op(vcpu: Vcpu, uops: int, count: int, pdone: int, uint32: int) -> 
     done = 0
     if count & MMU_UPDATE_PREEMPTED:
         if count == MMU_UPDATE_PREEMPTED and not uops:
-            return 0
+            return as_int(uint32)
         count &= ~MMU_UPDATE_PREEMPTED
         done = read_done(vcpu, pdone)
     if not address_ok(uops):

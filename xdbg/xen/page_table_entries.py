@@ -16,7 +16,6 @@ from xdbg.abi.x86 import (
     PTE_PSE,
     PTE_PWT,
     PTE_RW,
-    PTE_USER,
     PTES_PER_TABLE,
 )
 
@@ -26,6 +25,7 @@ from .page_table_types import (
     L1_DISALLOW_MASK,
     TABLE_DISALLOW_MASK,
     adjust_guest_l1e,
+    adjust_guest_table_entry,
     get_page_from_l1e,
     get_page_from_table_entry,
     put_page_from_l1e,
@@ -58,6 +58,21 @@ def mod_l1_entry(hv: "Hypervisor", at: int, new: int, domid: int, *, preserve_ad
         put_page_from_l1e(hv, old)
 
 
+def write_l1_entry(hv: "Hypervisor", at: int, new: int, domid: int) -> None:
+    """Store an l1e as `mod_l1_entry`, with all checks even if little changes. Xen: ptwr_emulated_update().
+
+    So an entry that maps another domain's frame by grant can't be written back as it is.
+    """
+    words = hv.ram.q
+    old = words[at]
+    if new & PTE_PRESENT:
+        get_page_from_l1e(hv, new, domid)
+        new = adjust_guest_l1e(new)
+    words[at] = new
+    if old & PTE_PRESENT:
+        put_page_from_l1e(hv, old)
+
+
 def mod_table_entry(hv: "Hypervisor", at: int, new: int, pgt: int, domid: int, *, preserve_ad: bool = False) -> None:
     """Store an l2e, l3e or l4e at index `at` of `ram.q`, in a table of type `pgt`; -EINVAL.
 
@@ -71,7 +86,7 @@ def mod_table_entry(hv: "Hypervisor", at: int, new: int, pgt: int, domid: int, *
     if new & PTE_PRESENT:
         if new & TABLE_DISALLOW_MASK:
             raise HypercallError(Errno.EINVAL)
-        new |= PTE_USER
+        new = adjust_guest_table_entry(new, pgt)
         if not (old ^ new) & _COUNTED:
             words[at] = new | old & _AD if preserve_ad else new
             return

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final
 
 from xdbg.abi.errno import Errno
 from xdbg.abi.frames import Mfn
+from xdbg.abi.mmu import DOMID_XEN
 from xdbg.abi.x86 import (
     PTE_ACCESSED,
     PTE_ADDR_MASK,
@@ -61,12 +62,15 @@ _U64: Final = (1 << 64) - 1
 _GUEST_FLAGS: Final = PTE_PRESENT | PTE_RW | PTE_USER | PTE_ACCESSED | PTE_DIRTY | PTE_AVAIL | PTE_AVAIL_HIGH | PTE_NX
 TABLE_DISALLOW_MASK: Final = _U64 & ~(_GUEST_FLAGS | PTE_ADDR_MASK)
 """Bits that no present l2e, l3e or l4e of a guest may have: caching, superpage, global. Xen: base_disallow_mask."""
-PTE_GNTTAB: Final = 1 << 62
-"""Xen's own mark of a mapping by grant, in an l1e. Xen: _PAGE_GNTTAB."""
 PTE_GUEST_KERNEL: Final = 1 << 52
 """Xen's own mark of an l1e that the guest made without USER. Xen: _PAGE_GUEST_KERNEL."""
-L1_DISALLOW_MASK: Final = (TABLE_DISALLOW_MASK | PTE_GNTTAB) & ~PTE_GLOBAL
-"""The same for an l1e. Xen: L1_DISALLOW_MASK."""
+L1_DISALLOW_MASK: Final = TABLE_DISALLOW_MASK & ~PTE_GLOBAL
+"""The same for an l1e of a domain without devices: no caching but write-back. Xen: l1_disallow_mask().
+
+_PAGE_GNTTAB, which marks mappings by grant, exists in Xen's debug builds only.
+"""
+LINEAR_LIMIT: Final = 1 << 15
+"""Linear mappings of a table that are counted. Xen: linear_pt_count, a short."""
 _WRITABLE: Final = PGT_WRITABLE_PAGE | PGT_VALIDATED
 _INVALID_FRAME: Final = PTE_ADDR_MASK >> 12
 
@@ -86,11 +90,16 @@ def adjust_guest_l1e(l1e: int) -> int:
     return l1e
 
 
+def adjust_guest_table_entry(entry: int, pgt: int) -> int:
+    """A present l2e, l3e or l4e as Xen stores it: USER always, and an l4e counts as accessed from the beginning."""
+    return entry | (PTE_USER | PTE_ACCESSED if pgt == PGT_L4_PAGE_TABLE else PTE_USER)
+
+
 # -- references
 
 
 def put_page(hv: "Hypervisor", mfn: int) -> None:
-    """Give back a reference; with the last one the frame is free."""
+    """Give back a reference; with the last one the frame is free, or Xen's alone if it allocated it for itself."""
     refs = hv.page_info.refs
     left = refs[mfn] - 1
     refs[mfn] = left
@@ -100,13 +109,15 @@ def put_page(hv: "Hypervisor", mfn: int) -> None:
 
 def _free_domain_page(hv: "Hypervisor", mfn: Mfn) -> None:
     """The last reference is gone. Xen: free_domheap_page()."""
-    domid = hv.page_info.owners[mfn]
-    domain = hv.domains.get(domid)
-    if domain is not None and not hv.page_info.flags[mfn] & PGC_XEN_HEAP:
+    hv.cpu.flush_tlb()
+    if hv.page_info.flags[mfn] & PGC_XEN_HEAP:
+        hv.page_info.assign(mfn, 1, DOMID_XEN, PGC_XEN_HEAP)
+        return
+    domain = hv.domains.get(hv.page_info.owners[mfn])
+    if domain is not None:
         domain.nr_pages -= 1
     hv.m2p.invalidate(mfn)
     hv.heap.free(mfn)
-    hv.cpu.flush_tlb()
 
 
 def get_page_type(hv: "Hypervisor", mfn: int, pgt: int) -> None:
@@ -254,7 +265,7 @@ def _get_linear_pagetable(hv: "Hypervisor", entry: int, pgt: int, table: int, do
     if mfn == table:
         return
     # Neither may be on the other end of another linear mapping: no chains.
-    if info.linear.get(table, 0) < 0 or info.linear.get(mfn, 0) > 0:
+    if info.linear.get(table, 0) < 0 or not -LINEAR_LIMIT < info.linear.get(mfn, 0) <= 0:
         raise HypercallError(Errno.EINVAL)
     get_page_and_type(hv, mfn, domid, pgt)
     _count_linear(info.linear, table, 1)
@@ -323,8 +334,9 @@ def _promote_table(hv: "Hypervisor", mfn: int, pgt: int) -> None:
                 if entry & PTE_PRESENT:
                     get_page_from_table_entry(hv, entry, pgt, mfn, domid)
                     taken.append(entry)
-                    if not entry & PTE_USER:
-                        words[first + slot] = entry | PTE_USER
+                    adjusted = adjust_guest_table_entry(entry, pgt)
+                    if adjusted != entry:
+                        words[first + slot] = adjusted
     except HypercallError:
         for entry in taken:
             put_page_from_table_entry(hv, entry, pgt, mfn)

@@ -36,7 +36,7 @@ from .faults import GuestFault, HypercallError
 from .guest_access import copy_from_guest
 from .mm import guest_l1e
 from .page_info import PGT_L1_PAGE_TABLE
-from .page_table_entries import mod_l1_entry
+from .page_table_entries import write_l1_entry
 from .store_decode import Register, Store, decode_store
 from .store_emulate import Inputs, effect_of
 from .vcpu import Vcpu
@@ -143,7 +143,7 @@ def _emulate(vcpu: Vcpu, store: Store, cr2: Vaddr, maddr: Maddr) -> bool:
     if effect.value is not None:
         new = word & ~(mask << shift) & _U64 | effect.value << shift
         try:
-            mod_l1_entry(hv, word_at, new, vcpu.domain.domid)
+            write_l1_entry(hv, word_at, new, vcpu.domain.domid)
         except HypercallError:
             return False
     if effect.source is not None and isinstance(store.source, Register):

@@ -1,8 +1,8 @@
 """How long a vcpu was running, runnable, blocked and offline. Xen: vcpu_runstate_change(), update_runstate_area().
 
 The times add up to the system time since the vcpu was made: each change adds the time since the last one to the state
-that ends. A guest may have a copy kept in its own memory; it is brought up to date when the vcpu is scheduled, and so
-always says "running" to the guest that reads it.
+that ends. A guest may have a copy kept in its own memory; it is brought up to date when the vcpu gets the CPU and when
+it loses it. So it always says "running" to the vcpu itself, and to others what has become of it.
 """
 
 from xdbg.abi.vcpu import Runstate, VcpuRunstateInfo
@@ -29,13 +29,17 @@ def runstate_info(vcpu: Vcpu, now_ns: int) -> VcpuRunstateInfo:
     return info
 
 
-def update_runstate_area(vcpu: Vcpu) -> None:
+def update_runstate_area(vcpu: Vcpu, through: Vcpu | None = None, now_ns: int | None = None) -> None:
     """Write the guest's copy, if it wants one. A place that it can't be written to is the guest's own loss.
+
+    It is found by the page table of `through`, or of the vcpu itself; the times are those up to the last change, or
+    up to `now_ns`.
 
     The update flag of VMASST_TYPE_runstate_update_flag is for readers on another CPU: with one CPU none sees it set.
     """
     if vcpu.runstate.area:
-        write_kernel_area(vcpu, vcpu.runstate.area, _as_kept(vcpu).to_bytes())
+        info = _as_kept(vcpu) if now_ns is None else runstate_info(vcpu, now_ns)
+        write_kernel_area(through or vcpu, vcpu.runstate.area, info.to_bytes())
 
 
 def write_kernel_area(vcpu: Vcpu, vaddr: int, data: bytes) -> bool:

@@ -2,7 +2,11 @@
 
 A vcpu is out of the running while it blocks (until its upcall becomes pending), polls (until a port is pending or the
 time has come), is down or paused, or its domain is paused or has shut down. Blocking never misses an event: it unmasks
-upcalls and looks once more before it sleeps. All vcpus take turns in the order of their domids and numbers.
+upcalls and looks once more before it sleeps.
+
+All vcpus of all domains take turns in the order of their domids and numbers. A turn begins when a vcpu gets the CPU and
+ends when it waits, when it yields, or when it has lasted `SLICE_NS` while another could run. Alone, a vcpu keeps the
+CPU; one that wakes up then has its turn at once if the other has had its slice.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -30,6 +34,8 @@ MAX_POLL_PORTS: Final = 128
 """A poll for more is -EINVAL."""
 NR_WATCHDOGS: Final = 2
 """Watchdog timers of a domain. Xen: NR_DOMAIN_WATCHDOG_TIMERS."""
+SLICE_NS: Final = 50_000
+"""How long a vcpu keeps the CPU from others that could run."""
 _SECOND_NS: Final = 1_000_000_000
 
 _UPCALL_PENDING = VcpuInfo.offset_of("evtchn_upcall_pending")
@@ -44,10 +50,17 @@ def pick_vcpu(hv: "Hypervisor") -> Vcpu | None:
     return next((vcpu for vcpu in vcpus[start:] + vcpus[:start] if vcpu.runnable), None)
 
 
+def others_runnable(hv: "Hypervisor", vcpu: Vcpu | None) -> bool:
+    """Whether any vcpu but this one could run."""
+    return any(other.runnable for domain in hv.domains.values() for other in domain.vcpus if other is not vcpu)
+
+
 def context_switched(previous: Vcpu | None, following: Vcpu | None, now_ns: int) -> None:
     """Account for the CPU going from one vcpu to another, None being idleness. Xen: sched_switch_units()."""
     if previous is not None and previous is not following:
         runstate_change(previous, idle_runstate(previous), now_ns)
+        if previous.domain.shutdown_code is None:
+            update_runstate_area(previous)
     if following is not None:
         runstate_change(following, Runstate.RUNNING, now_ns)
         update_runstate_area(following)
@@ -138,9 +151,11 @@ def port_is_pending(domain: Domain, number: int) -> bool:
 
 
 def vcpu_yield(vcpu: Vcpu) -> None:
-    """Let the others run: Xen's next tick, at which it schedules, comes now. Xen: vcpu_yield."""
+    """Let the others run: the turn is over, and Xen's next tick comes now. Xen: vcpu_yield."""
     hv = vcpu.domain.hv
-    hv.next_tick_ns = min(hv.next_tick_ns, hv.now())
+    now_ns = hv.now()
+    hv.next_tick_ns = min(hv.next_tick_ns, now_ns)
+    hv.slice_end_ns = min(hv.slice_end_ns, now_ns)
 
 
 def shutdown(domain: Domain, code: int) -> None:

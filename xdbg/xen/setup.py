@@ -26,7 +26,7 @@ from . import (  # those that nobody names here fill the hypercall table
     control,
     descriptor_tables,
     event_channel_op,
-    grant_table,
+    grant_table_op,
     hvm_op,
     iret,
     memory,
@@ -55,15 +55,18 @@ from .heap import Heap
 from .idt import Idt
 from .m2p import M2p
 from .page_info import PageInfoTable
+from .segments import load_segments
 from .vcpu import Vcpu
 from .xenstore import XenstoreState
+from .xenstore_home import make_dom0
+from .xenstore_tree import XenstoreTree
 
 HYPERCALL_MODULES = (
     callback,
     control,
     descriptor_tables,
     event_channel_op,
-    grant_table,
+    grant_table_op,
     hvm_op,
     iret,
     memory,
@@ -113,11 +116,21 @@ class Hypervisor:
         self.m2p = M2p(self)
         self.idt = Idt(self.ram, self.heap.alloc(DOMID_XEN))
         self.domains: dict[int, Domain] = {}
+        self.xenstore_tree = XenstoreTree()
         self.current: Vcpu | None = None
         """The vcpu whose registers are in the CPU; it keeps them there while nobody else runs."""
         self.running: Vcpu | None = None
         """The vcpu that has the CPU; None while all wait."""
+        self.reset_state = self.cpu.save()
+        """The registers of a vcpu that nobody has started."""
         self.next_tick_ns = TICK_NS
+        self.slice_end_ns = 0
+        """The end of the turn of `running`, if another wants the CPU."""
+        self.nr_vcpus = 0
+        """Of all domains."""
+        self.contended = False
+        """Another vcpu than the one that was last scheduled could run, too."""
+        make_dom0(self)
 
     # -- domains
 
@@ -128,6 +141,7 @@ class Hypervisor:
         self.domains[domid] = domain
         domain.shared_info = self.heap.alloc(DOMID_XEN)
         domain.vcpus.extend(self._create_vcpu(domain, number) for number in range(nr_vcpus))
+        self.nr_vcpus += nr_vcpus
         domain.event_channels = EventChannels.create(domain)
         domain.grant_table = GrantTable.create(domain)
         domain.console = ConsoleState.create(domain)
@@ -136,7 +150,7 @@ class Hypervisor:
         return domain
 
     def _create_vcpu(self, domain: Domain, vcpu_id: int) -> Vcpu:
-        vcpu = Vcpu(domain, vcpu_id)
+        vcpu = Vcpu(domain, vcpu_id, context=self.reset_state)
         vcpu.vcpu_info = Maddr(mfn_to_maddr(domain.shared_info) + SharedInfo.offset_of("vcpu_info") + 64 * vcpu_id)
         self.ram.buffer[vcpu.vcpu_info + _MASK] = 1
         descriptor_tables.init_vcpu(vcpu)
@@ -183,8 +197,8 @@ class Hypervisor:
             if due is not None and due <= now:
                 timer.run_timers(self, now)
                 interrupted = True
-            vcpu = self.current
-            if vcpu is None or interrupted or not vcpu.runnable:
+            vcpu = self.running
+            if vcpu is None or not vcpu.runnable or (now >= self.slice_end_ns and self._others_runnable(vcpu)):
                 vcpu = sched.pick_vcpu(self)
                 self._account(vcpu, now)
             if vcpu is None:
@@ -197,24 +211,32 @@ class Hypervisor:
                 # An interrupt of Xen's own: its way back is a return to the guest like any other.
                 self.next_tick_ns = now - now % TICK_NS + TICK_NS
                 vcpu.check_events = True
-            if vcpu is not self.current:
-                self.switch_to(vcpu)
-            if vcpu.check_events:
-                try:
+            try:
+                if vcpu is not self.current:
+                    self.switch_to(vcpu)
+                if vcpu.check_events:
                     return_to_guest(vcpu)
-                except DomainCrash as crash:
-                    self.crash_domain(vcpu, crash.reason)
-                    continue
+            except DomainCrash as crash:
+                self.crash_domain(vcpu, crash.reason)
+                continue
+            self.contended = self._others_runnable(vcpu)
             return vcpu
+
+    def _others_runnable(self, vcpu: Vcpu) -> bool:
+        return self.nr_vcpus > 1 and sched.others_runnable(self, vcpu)
 
     def _account(self, vcpu: Vcpu | None, now: int) -> None:
         """The CPU goes from `running` to `vcpu` (None: idleness): runstates change."""
         if vcpu is not self.running:
             sched.context_switched(self.running, vcpu, now)
             self.running = vcpu
+            self.slice_end_ns = now + sched.SLICE_NS
 
     def switch_to(self, vcpu: Vcpu) -> None:
-        """Put a vcpu's registers into the CPU, the former current one's into its `context`."""
+        """Put a vcpu's registers into the CPU, the former current one's into its `context`. Xen: context_switch().
+
+        Its page table comes with it: nothing of the TLB is left. Raises `DomainCrash` if its segments can't be loaded.
+        """
         cpu = self.cpu
         if self.current is not None:
             self.current.context = cpu.save()
@@ -225,6 +247,8 @@ class Hypervisor:
         cpu.cr3 = vcpu.cr3
         cpu.io_allowed = vcpu.iopl >= (1 if vcpu.kernel_mode else 3)
         descriptor_tables.load_gdt(vcpu)
+        load_segments(vcpu)
+        vcpu.check_events = True
 
     def enter(self, vcpu: Vcpu, limit: int, *, skip_stop_point: bool = False) -> Exit:
         """Run the current vcpu until an exit, at most to instruction count `limit`."""
@@ -237,11 +261,10 @@ class Hypervisor:
         False, and no time has passed, when nothing will ever come of it before there is input.
         """
         assert vcpu is self.current
-        others = (other for domain in self.domains.values() for other in domain.vcpus if other is not vcpu)
         if (
             timer.next_deadline_ns(self) is None
             and not sched.events_need_delivery(vcpu)
-            and not any(other.runnable for other in others)
+            and not sched.others_runnable(self, vcpu)
         ):
             return False
         self.cpu.tsc_offset += max(0, self._next_event_count() - self.cpu.count)
@@ -280,4 +303,6 @@ class Hypervisor:
         next_timer = timer.next_deadline_ns(self)
         if next_timer is not None and next_timer < due:
             due = next_timer
+        if self.contended and self.slice_end_ns < due:
+            due = self.slice_end_ns
         return due - self.cpu.tsc_offset

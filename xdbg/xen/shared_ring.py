@@ -39,12 +39,14 @@ def is_plain_memory(domain: Domain, mfn: Mfn) -> bool:
     return info.owner(mfn) == domain.domid and info.type_of(mfn) in (PGT_NONE, PGT_WRITABLE_PAGE)
 
 
-def take(domain: Domain, page: Mfn, ring: RingLayout) -> bytes:
-    """All bytes that the guest has put into its ring, which is empty then. Raises `RingIndexError`."""
+def take(domain: Domain, page: Mfn, ring: RingLayout, limit: int | None = None) -> bytes:
+    """Take the bytes that the guest has put into its ring, at most `limit` of them. Raises `RingIndexError`."""
     ram = domain.hv.ram
     base = mfn_to_maddr(page)
     consumer = ram.read_u32(base + ring.consumer)
     length = _distance(consumer, ram.read_u32(base + ring.producer), ring)
+    if limit is not None:
+        length = min(length, limit)
     if length == 0:
         return b""
     start = consumer % ring.size

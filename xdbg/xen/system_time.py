@@ -40,9 +40,10 @@ def time_info(vcpu: Vcpu) -> VcpuTimeInfo:
     return info
 
 
-def update_time_info(vcpu: Vcpu) -> None:
+def update_time_info(vcpu: Vcpu, through: Vcpu | None = None) -> None:
     """Write the vcpu's time record, in vcpu_info and in the second place if the guest asked for one.
 
+    That place is found by the page table of `through`, who asks for it, or of the vcpu itself.
     Xen: force_update_vcpu_system_time().
     """
     hv = vcpu.domain.hv
@@ -53,7 +54,7 @@ def update_time_info(vcpu: Vcpu) -> None:
     if hv.observer is not None:
         hv.observer.observe(vcpu, MemoryWritten(maddr, VcpuTimeInfo.SIZE))
     if vcpu.time_area:
-        write_kernel_area(vcpu, vcpu.time_area, info.to_bytes())
+        write_kernel_area(through or vcpu, vcpu.time_area, info.to_bytes())
 
 
 def init_wallclock(domain: Domain) -> None:

@@ -86,7 +86,9 @@ class Vcpu:
     context: "CpuState | None" = None
     """Registers while the vcpu is not current; None while it is."""
 
-    # scheduling; a vcpu runs when none of these holds
+    # scheduling
+    is_initialised: bool = False
+    """It has been given registers and a page table, by the builder (the first) or by VCPUOP_initialise."""
     is_up: bool = False
     blocked: bool = False
     polling: tuple[int, ...] | None = None

@@ -1,6 +1,7 @@
 """What a guest may ask of its vcpus. Xen: common/domain.c, arch/x86/domain.c, public/vcpu.h.
 
-A vcpu can be named only if the domain has it, else each command is -ENOENT: that is how a guest counts its vcpus. The
+A vcpu can be named only if the domain has it, else each command is -ENOENT: that is how a guest counts its vcpus. One
+that has never been initialised can be given a vcpu_info, timers and areas, but not be taken up (-EINVAL). The
 vcpu_info of a vcpu is in shared_info until the guest gives it another place, once; from then on that frame is
 held as a writable page, so that it becomes neither a page table nor somebody else's.
 """
@@ -35,6 +36,7 @@ from .sched import shutdown, vcpu_sleep, vcpu_wake
 from .system_time import update_time_info
 from .timer import STIME_DELTA_MAX, set_periodic_timer, set_singleshot_timer
 from .vcpu import Vcpu
+from .vcpu_context import set_info_guest
 
 MIN_PERIOD_NS: Final = 1_000_000
 """A periodic timer that is faster is refused."""
@@ -47,7 +49,7 @@ _PENDING_SEL = VcpuInfo.offset_of("evtchn_pending_sel")
 def do_vcpu_op(vcpu: Vcpu, cmd: int, vcpuid: int, arg: int) -> int:
     """HYPERVISOR_vcpu_op(cmd, vcpuid, arg): vcpus up and down, timers, places of vcpu_info, run state and clock.
 
-    Every vcpu of a domain starts initialised. Xen: common/domain.c.
+    The builder starts vcpu 0; the guest initialises the others and takes them up. Xen: common/domain.c.
     """
     domain = vcpu.domain
     vcpuid &= 0xFFFF_FFFF
@@ -56,9 +58,13 @@ def do_vcpu_op(vcpu: Vcpu, cmd: int, vcpuid: int, arg: int) -> int:
     target = domain.vcpus[vcpuid]
     match cmd:
         case VcpuOp.INITIALISE:
-            read_struct(vcpu, arg, VcpuGuestContext)
-            raise HypercallError(Errno.EEXIST)
+            context = read_struct(vcpu, arg, VcpuGuestContext)
+            if target.is_initialised:
+                raise HypercallError(Errno.EEXIST)
+            set_info_guest(target, context)
         case VcpuOp.UP:
+            if not target.is_initialised:
+                raise HypercallError(Errno.EINVAL)
             if not target.is_up:
                 target.is_up = True
                 vcpu_wake(target)
@@ -85,14 +91,17 @@ def do_vcpu_op(vcpu: Vcpu, cmd: int, vcpuid: int, arg: int) -> int:
         case VcpuOp.REGISTER_VCPU_INFO:
             info = read_struct(vcpu, arg, VcpuRegisterVcpuInfo)
             map_vcpu_info(vcpu, target, info.mfn, info.offset)
+            update_time_info(target, vcpu)
         case VcpuOp.REGISTER_RUNSTATE_MEMORY_AREA:
             target.runstate.area = _area(
                 read_struct(vcpu, arg, VcpuRegisterRunstateMemoryArea).addr.v, VcpuRunstateInfo
             )
-            update_runstate_area(target)
+            # What is written now goes through the caller's page table: the target may have none yet.
+            now_ns = None if target is vcpu else domain.hv.now()
+            update_runstate_area(target, vcpu, now_ns)
         case VcpuOp.REGISTER_VCPU_TIME_MEMORY_AREA:
             target.time_area = _area(read_struct(vcpu, arg, VcpuRegisterTimeMemoryArea).addr.v, VcpuTimeInfo)
-            update_time_info(target)
+            update_time_info(target, vcpu)
         case VcpuOp.GET_PHYSID:
             # For a domain whose vcpus are pinned to physical CPUs.
             raise HypercallError(Errno.EINVAL)

@@ -3,7 +3,7 @@
 ==== ======================================================================================================
 slot what
 ==== ======================================================================================================
-256  the M2P, read-only, readable in user mode
+256  the M2P, read-only, readable in user mode, or nothing
 260  the domain's own slot: each vcpu has 32 pages there, 16 for its GDT and 16 for its LDT
 rest nothing: Xen itself does not run from the guest's tables here
 ==== ======================================================================================================
@@ -11,6 +11,9 @@ rest nothing: Xen itself does not run from the guest's tables here
 A GDT area begins with the guest's descriptor frames (pages 0 to 13, a page of zeroes where it has none), then Xen's own
 descriptors (page 14): the flat segments that guests run with. The LDT's pages are mapped when they are first used. The
 domain's slot is for supervisor mode alone: the CPU reads descriptors through it, the guest can't.
+
+Slot 256 follows VMASST_TYPE_m2p_strict. Without it a table that is checked gets none, and the M2P when it becomes a
+kernel's base pointer; with it every table gets the M2P when it is checked, and loses it as a base pointer of user mode.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -164,7 +167,7 @@ def install_domain_slots(hv: "Hypervisor", l4_mfn: Mfn, domid: int) -> None:
     first = l4_mfn * PTES_PER_TABLE
     for slot in range(FIRST_XEN_SLOT, LAST_XEN_SLOT + 1):
         words[first + slot] = 0
-    if not hv.domains[domid].vm_assist >> VmasstType.M2P_STRICT & 1:
+    if hv.domains[domid].vm_assist >> VmasstType.M2P_STRICT & 1:
         map_ro_mpt(hv, l4_mfn, present=True)
     words[first + PERDOMAIN_SLOT] = hv.page_info.perdomain_l3[domid] << PAGE_SHIFT | _TABLE
 

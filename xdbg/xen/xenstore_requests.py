@@ -1,9 +1,11 @@
 """What a domain may ask of the store, one function for each request. Xen: xenstored_core.c, public/io/xs_wire.h.
 
 A payload is strings, each with its NUL; a value comes without one. Paths are absolute, or relative to the domain's own
-keys. What is wrong with a request is its errno's name, and changes nothing.
+keys. What is wrong with a request is its errno's name, and changes nothing. In this order: the type is known, the
+domain may use it, the transaction exists (types in `WITHOUT_TRANSACTION` don't look), the payload is right.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -12,26 +14,24 @@ from xdbg.abi.errno import Errno
 from xdbg.abi.xenstore import XENSTORE_PAYLOAD_MAX, XENSTORE_REL_PATH_MAX, XsMsgType
 
 from .domain import Domain
-from .xenstore_tree import (
-    DOMID_PRIVILEGED,
-    Changed,
-    Transaction,
-    View,
-    XenstoreError,
-    absolute,
-    domain_path,
-    parse_permission,
-)
+from .xenstore_paths import XenstoreError, absolute, domain_path
+from .xenstore_tree import DOMID_PRIVILEGED, Changed, Permission, Transaction, View
 
 if TYPE_CHECKING:
     from .xenstore import XenstoreState
 
 MAX_WATCHES: Final = 128
-"""Watches and transactions that a domain may have: xenstored's defaults."""
+"""A domain that has more watches than this gets no other; so with transactions. These are xenstored's defaults."""
 MAX_TRANSACTIONS: Final = 10
+MAX_PERMISSIONS: Final = 5
+"""Permissions that a domain may give a node."""
 
 _U32 = 0xFFFF_FFFF
+_LONG_MAX = (1 << 63) - 1
 _OK = b"OK\0"
+_SPECIAL = ("@introduceDomain", "@releaseDomain")
+_ATOI = re.compile(r"[ \t-\r]*([+-]?[0-9]+)")
+_STRTOL = re.compile(r"[ \t-\r]*([+-]?)(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +58,16 @@ class Request:
         """The connection that it came by."""
         return self.domain.xenstore
 
-    def strings(self, count: int) -> list[str]:
-        """The payload as exactly `count` strings, each with its NUL; EINVAL if it is anything else."""
-        parts = self.text.split("\0")
-        if len(parts) != count + 1 or parts.pop():
+    def only_string(self) -> str:
+        """The payload as one string with its NUL and nothing behind it; EINVAL for anything else. Xen: onearg()."""
+        text, nul, rest = self.text.partition("\0")
+        if not nul or rest:
             raise XenstoreError(Errno.EINVAL)
-        return parts
+        return text
+
+    def strings(self) -> list[str]:
+        """The strings of the payload; what comes after the last NUL is ignored. Xen: get_strings()."""
+        return self.text.split("\0")[:-1]
 
     def view(self) -> View:
         """The tree as the domain sees it, in the transaction that it names; ENOENT if it has no such transaction."""
@@ -72,7 +76,7 @@ class Request:
             transaction = self.state.transactions.get(self.tx_id)
             if transaction is None:
                 raise XenstoreError(Errno.ENOENT)
-        return View(self.state.tree, self.domain.domid, transaction)
+        return View(self.domain.hv.xenstore_tree, self.domain.domid, transaction)
 
     def path(self, text: str) -> str:
         """The node that the domain means."""
@@ -81,20 +85,30 @@ class Request:
 
 @dataclass(slots=True)
 class Answer:
-    """The payload of a reply, and what the watchers have to know after it."""
+    """The payload of a reply, and what the watchers are told before it."""
 
     payload: bytes = _OK
     changes: list[Changed] = field(default_factory=list)
     first_event: Watch | None = None
-    """A new watch: it fires once for a start."""
+    """A new watch: it fires once for a start, after the reply."""
+
+
+def answer(request: Request) -> Answer:
+    """Carry a request out; raises `XenstoreError`. Xen: process_message()."""
+    handler = HANDLERS.get(request.type)
+    if handler is None:
+        raise XenstoreError(Errno.ENOSYS)
+    if handler is not _do_privileged and request.type not in WITHOUT_TRANSACTION:
+        request.view()
+    return handler(request)
 
 
 def _do_read(request: Request) -> Answer:
-    return Answer(request.view().read(request.path(*request.strings(1))).value)
+    return Answer(request.view().read(request.path(request.only_string())).value)
 
 
 def _do_directory(request: Request) -> Answer:
-    node = request.view().read(request.path(*request.strings(1)))
+    node = request.view().read(request.path(request.only_string()))
     names = "".join(f"{child}\0" for child in node.children)
     if len(names) > XENSTORE_PAYLOAD_MAX:
         raise XenstoreError(Errno.E2BIG)
@@ -103,14 +117,14 @@ def _do_directory(request: Request) -> Answer:
 
 def _do_directory_part(request: Request) -> Answer:
     """A long list of children by parts: the node's generation, then names from an offset on; a NUL ends the last."""
-    name, offset = request.strings(2)
-    node = request.view().read(request.path(name))
-    if not (offset.isascii() and offset.isdecimal()) or len(offset) > 10:
+    strings = request.strings()
+    if len(strings) != 2:
         raise XenstoreError(Errno.EINVAL)
+    node = request.view().read(request.path(strings[0]))
     names = "".join(f"{child}\0" for child in node.children)
     generation = f"{node.generation}\0"
     part = ""
-    rest = names[int(offset) :]
+    rest = names[_atoi(strings[1]) & _U32 :]
     while rest and len(generation) + len(part) + rest.index("\0") + 2 <= XENSTORE_PAYLOAD_MAX:
         name, _, rest = rest.partition("\0")
         part += name + "\0"
@@ -118,7 +132,7 @@ def _do_directory_part(request: Request) -> Answer:
 
 
 def _do_get_perms(request: Request) -> Answer:
-    node = request.view().read(request.path(*request.strings(1)))
+    node = request.view().read(request.path(request.only_string()))
     return Answer("".join(f"{permission}\0" for permission in node.permissions).encode())
 
 
@@ -126,35 +140,50 @@ def _do_write(request: Request) -> Answer:
     name, nul, value = request.text.partition("\0")
     if not nul:
         raise XenstoreError(Errno.EINVAL)
-    change = request.view().write(request.path(name), value.encode("latin-1"))
-    return Answer(changes=_unless_in_transaction(request, [change]))
+    return Answer(changes=request.view().write(request.path(name), value.encode("latin-1")))
 
 
 def _do_mkdir(request: Request) -> Answer:
-    made = request.view().mkdir(request.path(*request.strings(1)))
-    return Answer(changes=_unless_in_transaction(request, [] if made is None else [made]))
+    return Answer(changes=request.view().mkdir(request.path(request.only_string())))
 
 
 def _do_rm(request: Request) -> Answer:
-    return Answer(changes=_unless_in_transaction(request, request.view().remove(request.path(*request.strings(1)))))
+    return Answer(changes=request.view().remove(request.path(request.only_string())))
 
 
 def _do_set_perms(request: Request) -> Answer:
-    name, *texts = request.text.split("\0")
-    if len(texts) < 2 or texts.pop():
+    """What is wrong with the permissions comes before what is wrong with the path. Xen: do_set_perms()."""
+    name, *texts = request.strings() or [""]
+    if not texts:
         raise XenstoreError(Errno.EINVAL)
-    permissions = tuple(parse_permission(text) for text in texts)
-    change = request.view().set_permissions(request.path(name), permissions)
-    return Answer(changes=_unless_in_transaction(request, [change]))
+    if len(texts) > MAX_PERMISSIONS:
+        raise XenstoreError(Errno.ENOSPC)
+    permissions = tuple(_permission(request.domain, text) for text in texts)
+    if permissions[0].ignored:
+        raise XenstoreError(Errno.ENOENT)
+    if name.startswith("@"):
+        raise XenstoreError(Errno.EACCES if name in _SPECIAL and not request.tx_id else Errno.EINVAL)
+    return Answer(changes=request.view().set_permissions(request.path(name), permissions))
 
 
-def _unless_in_transaction(request: Request, changes: list[Changed]) -> list[Changed]:
-    """What watchers are told now: nothing of a transaction before its commit."""
-    return [] if request.tx_id else changes
+def _permission(domain: Domain, text: str) -> Permission:
+    """A permission as the protocol writes it, "r5"; EINVAL if it is none. Xen: xs_strings_to_perms()."""
+    found = _STRTOL.fullmatch(text[1:])
+    if text[:1] not in ("n", "r", "w", "b") or found is None:
+        raise XenstoreError(Errno.EINVAL)
+    digits = found[2]
+    octal = digits[:1] == "0" and digits[1:2] not in ("x", "X")
+    number = min(int(digits, 8 if octal else 0), _LONG_MAX) * (-1 if found[1] == "-" else 1)
+    domid = number & _U32
+    signed = domid - (1 << 32) if domid >> 31 else domid
+    return Permission(text[0], signed, ignored=domid != DOMID_PRIVILEGED and domid not in domain.hv.domains)
 
 
 def _watch_of(request: Request) -> Watch:
-    name, token = request.strings(2)
+    strings = request.strings()
+    if len(strings) != 2:
+        raise XenstoreError(Errno.EINVAL)
+    name, token = strings
     if name.startswith("@"):
         if len(name) > XENSTORE_REL_PATH_MAX:
             raise XenstoreError(Errno.EINVAL)
@@ -167,7 +196,7 @@ def _do_watch(request: Request) -> Answer:
     watches = request.state.watches
     if any((old.path, old.token) == (watch.path, watch.token) for old in watches):
         raise XenstoreError(Errno.EEXIST)
-    if len(watches) >= MAX_WATCHES:
+    if len(watches) > MAX_WATCHES:
         raise XenstoreError(Errno.E2BIG)
     watches.append(watch)
     return Answer(first_event=watch)
@@ -194,16 +223,18 @@ def _do_transaction_start(request: Request) -> Answer:
     state = request.state
     if request.tx_id:
         raise XenstoreError(Errno.EBUSY)
-    if len(state.transactions) >= MAX_TRANSACTIONS:
+    if len(state.transactions) > MAX_TRANSACTIONS:
         raise XenstoreError(Errno.ENOSPC)
     number = state.next_transaction
+    while number == 0 or number in state.transactions:
+        number = number + 1 & _U32
     state.transactions[number] = Transaction()
-    state.next_transaction = number % _U32 + 1
+    state.next_transaction = number + 1 & _U32
     return Answer(f"{number}\0".encode())
 
 
 def _do_transaction_end(request: Request) -> Answer:
-    (verdict,) = request.strings(1)
+    verdict = request.only_string()
     if verdict not in ("T", "F"):
         raise XenstoreError(Errno.EINVAL)
     view = request.view()
@@ -213,25 +244,17 @@ def _do_transaction_end(request: Request) -> Answer:
     return Answer(changes=view.commit() if verdict == "T" else [])
 
 
-def _domid_of(request: Request) -> int:
-    (text,) = request.strings(1)
-    if not (text.isascii() and text.isdecimal()) or len(text) > 5:
-        raise XenstoreError(Errno.EINVAL)
-    return int(text)
+def _atoi(text: str) -> int:
+    """A number as C's atoi() reads it: what does not begin with one is 0."""
+    found = _ATOI.match(text)
+    if found is None:
+        return 0
+    value = max(-_LONG_MAX - 1, min(int(found[1]), _LONG_MAX)) & _U32
+    return value - (1 << 32) if value >> 31 else value
 
 
 def _do_get_domain_path(request: Request) -> Answer:
-    return Answer(f"{domain_path(_domid_of(request))}\0".encode())
-
-
-def _do_is_domain_introduced(request: Request) -> Answer:
-    domid = _domid_of(request)
-    return Answer(b"T\0" if domid == DOMID_PRIVILEGED or domid in request.domain.hv.domains else b"F\0")
-
-
-def do_unknown(_request: Request) -> Answer:
-    """Not a request, or none that the store knows."""
-    raise XenstoreError(Errno.ENOSYS)
+    return Answer(f"{domain_path(_atoi(request.only_string()) & _U32)}\0".encode())
 
 
 def _do_privileged(_request: Request) -> Answer:
@@ -255,9 +278,13 @@ HANDLERS: Final[dict[int, Callable[[Request], Answer]]] = {
     XsMsgType.MKDIR: _do_mkdir,
     XsMsgType.RM: _do_rm,
     XsMsgType.SET_PERMS: _do_set_perms,
-    XsMsgType.IS_DOMAIN_INTRODUCED: _do_is_domain_introduced,
+    XsMsgType.IS_DOMAIN_INTRODUCED: _do_privileged,
     XsMsgType.RESUME: _do_privileged,
     XsMsgType.SET_TARGET: _do_privileged,
     XsMsgType.RESET_WATCHES: _do_reset_watches,
     XsMsgType.DIRECTORY_PART: _do_directory_part,
 }
+"""Any other type is ENOSYS."""
+
+WITHOUT_TRANSACTION: Final = frozenset({XsMsgType.WATCH, XsMsgType.UNWATCH})
+"""Their transaction number is not looked at. Xen: XS_FLAG_NOTID."""

@@ -15,7 +15,7 @@ from xdbg.abi.hypercalls import Hypercall
 from xdbg.abi.mmu import DOMID_SELF, DOMID_XEN, MmuextOp, MmuextOpArg1, MmuextOpArg2, MmuextOpStruct
 from xdbg.abi.x86 import PTE_PRESENT, PTE_RW, PTE_USER
 from xdbg.machine.ram import Ram
-from xdbg.xen import memory, mm, mmuext  # noqa: F401 - handlers enter themselves in the table
+from xdbg.xen import grant_table_op, memory, mm, mmuext  # noqa: F401 - handlers enter themselves in the table
 from xdbg.xen.audit import audit
 from xdbg.xen.descriptor_tables import init_vcpu
 from xdbg.xen.domain import Domain

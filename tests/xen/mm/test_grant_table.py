@@ -15,10 +15,12 @@ from xdbg.abi.grant_table import (
     GnttabSetupTable,
     GnttabSetVersion,
     GrantEntryV1,
+    Gtf,
 )
 from xdbg.abi.hypercalls import Hypercall
 from xdbg.abi.mmu import DOMID_SELF
 from xdbg.abi.x86 import PTE_PRESENT, PTE_RW, PTE_USER
+from xdbg.xen.grant_access import GrantError, acquire_grant, release_grant
 from xdbg.xen.grant_table import MAX_GRANT_FRAMES
 
 WRITABLE = PTE_PRESENT | PTE_RW | PTE_USER
@@ -81,7 +83,8 @@ def test_bad_calls(guest: Any) -> None:
     assert operate(guest, op, GnttabQuerySize(dom=DOMID_SELF), 2)[0] == -Errno.EINVAL
     assert operate(guest, op, GnttabQuerySize(dom=DOMID_SELF), 0xFFFF_FFFF)[0] == -Errno.EINVAL
     assert guest.call(Hypercall.GRANT_TABLE_OP, op, 0x1000, 1) == -Errno.EFAULT
-    assert operate(guest, GnttabOp.SETUP_TABLE, GnttabSetupTable(DOMID_SELF, 1, 0, 0x1000))[0] == -Errno.EFAULT
+    setup = GnttabSetupTable(DOMID_SELF, 1, 0, 0xFFFF_8000_0000_0000)
+    assert operate(guest, GnttabOp.SETUP_TABLE, setup)[0] == -Errno.EFAULT
     assert guest.call(Hypercall.GRANT_TABLE_OP, 13, guest.va(0), 1) == -Errno.ENOSYS
 
 
@@ -90,8 +93,18 @@ def test_the_builder_fills_entries(guest: Any) -> None:
     table.set_entry(1, GTF_PERMIT_ACCESS, 0, Mfn(guest.mfn(20)))
     raw = guest.hv.ram.read((table.frames[0] << 12) + 8, 8)
     assert GrantEntryV1.from_bytes(raw) == GrantEntryV1(GTF_PERMIT_ACCESS, 0, guest.mfn(20))
+    assert acquire_grant(guest.domain, 1, 0, readonly=False) == guest.mfn(20)
+    assert table.entry(1).flags == GTF_PERMIT_ACCESS | Gtf.READING | Gtf.WRITING
     guest.make_read_only(20)
     assert guest.pin(20, 1) == -Errno.EINVAL, "the backend writes to it"
+    guest.audit()
+    release_grant(guest.domain, 1, 0, readonly=False)
+    assert table.entry(1).flags == GTF_PERMIT_ACCESS
+    assert guest.pin(20, 1) == 0
+    guest.audit()
+    with pytest.raises(GrantError) as refused:
+        acquire_grant(guest.domain, 1, 0, readonly=False)
+    assert refused.value.status == Gntst.GENERAL_ERROR, "a page table"
     guest.audit()
     with pytest.raises(IndexError):
         table.entry(table.nr_entries)

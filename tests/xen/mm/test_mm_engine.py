@@ -4,13 +4,14 @@ A guest of a few instructions runs to its `ud2`; it has no trap table, so that e
 left.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from xdbg.abi.frames import Mfn, Pfn
 from xdbg.abi.hypercalls import Hypercall, VmasstType
-from xdbg.abi.memory import XenMemoryReservation
+from xdbg.abi.memory import XenMem, XenMemoryExchange, XenMemoryReservation
 from xdbg.abi.mmu import DOMID_SELF, MmuextOp
 from xdbg.abi.x86 import FLAT_KERNEL_CS64, FLAT_KERNEL_SS64, PTE_GLOBAL, PTE_NX, PTE_PRESENT, PTE_RW, PTE_USER, Vector
 from xdbg.abi.x86_descriptors import SegmentDescriptor
@@ -149,6 +150,63 @@ def test_a_frame_that_was_given_away_is_not_reached_by_an_old_translation(machin
     assert vectors(machine.run(code)) == [Vector.PF]
     assert machine.hv.page_info.owner(frame) is None
     assert machine.gpr[RAX] == 1
+
+
+def test_a_new_entry_above_l1_is_in_force_without_a_flush_by_the_guest(machine: Machine) -> None:
+    machine.write(21, b"old page")
+    machine.write(22, b"new page")
+    for table, page in ((8, 21), (9, 22)):
+        machine.make_read_only(table)
+        machine.write_entries(table, {0: machine.pte(page)})
+    assert machine.mmu_update((machine.slot(L2, 9), machine.pte(8))) == 0
+    address = machine.va(0) + (9 << 21)
+    machine.write(1, machine.slot(L2, 9).to_bytes(8, "little") + machine.pte(9).to_bytes(8, "little"))
+    code = load("rdi", address) + LOAD + hypercall(Hypercall.MMU_UPDATE, machine.va(1), 1, 0, DOMID_SELF)
+    assert vectors(machine.run(code + load("rdi", address) + LOAD)) == [Vector.UD]
+    assert int(machine.gpr[RBX]).to_bytes(8, "little") == b"new page"
+
+
+def _descriptors(machine: Machine) -> bytes:
+    machine.write(1, machine.mfn(20).to_bytes(8, "little"))
+    return hypercall(Hypercall.SET_GDT, machine.va(1), 512)
+
+
+def _table_below(machine: Machine) -> bytes:
+    machine.write(1, machine.slot(L2, 9).to_bytes(8, "little") + machine.pte(20).to_bytes(8, "little"))
+    return hypercall(Hypercall.MMU_UPDATE, machine.va(1), 1, 0, DOMID_SELF)
+
+
+def _base_pointer(machine: Machine) -> bytes:
+    at = machine.write(1, operation(MmuextOp.NEW_USER_BASEPTR, machine.mfn(20)))
+    return hypercall(Hypercall.MMUEXT_OP, at, 1, 0, DOMID_SELF)
+
+
+def _swapped(machine: Machine) -> bytes:
+    machine.write(1, machine.mfn(20).to_bytes(8, "little") + (20).to_bytes(8, "little"))
+    one = XenMemoryReservation(machine.va(1), 1, 0, 0, DOMID_SELF)
+    other = XenMemoryReservation(machine.va(1) + 8, 1, 0, 0, DOMID_SELF)
+    at = machine.write(2, XenMemoryExchange(one, other, 0).to_bytes())
+    return hypercall(Hypercall.MEMORY_OP, int(XenMem.EXCHANGE), at)
+
+
+@pytest.mark.parametrize("change", [_descriptors, _table_below, _base_pointer, _swapped])
+def test_no_use_of_a_frame_is_reached_by_a_translation_from_before(
+    machine: Machine, change: Callable[[Machine], bytes]
+) -> None:
+    page, frame = machine.va(20), machine.mfn(20)
+    code = (
+        load("rdi", page)
+        + load("rsi", 0)
+        + STORE  # the TLB knows that the page is writable
+        + hypercall(Hypercall.UPDATE_VA_MAPPING, page, 0, 0)  # and is not told
+        + change(machine)
+        + load("rdi", page)
+        + load("rsi", 0x5555_5555_5555_5555)
+        + STORE
+    )
+    assert vectors(machine.run(code)) == [Vector.PF]
+    assert machine.gpr[RAX] == 0
+    assert machine.hv.ram.read_u64(frame << 12) == 0
 
 
 @pytest.mark.parametrize(

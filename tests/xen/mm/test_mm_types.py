@@ -9,7 +9,7 @@ from xdbg.abi.errno import Errno
 from xdbg.abi.frames import Mfn
 from xdbg.abi.hypercalls import VmasstType
 from xdbg.abi.mmu import DOMID_IO, DOMID_SELF, DOMID_XEN, MmuextOp
-from xdbg.abi.x86 import PTE_GLOBAL, PTE_PRESENT, PTE_RW, PTE_USER
+from xdbg.abi.x86 import PTE_ACCESSED, PTE_ADDR_MASK, PTE_GLOBAL, PTE_PRESENT, PTE_RW, PTE_USER
 from xdbg.xen.audit import AuditError, audit
 from xdbg.xen.page_info import (
     PGT_L1_PAGE_TABLE,
@@ -19,6 +19,7 @@ from xdbg.xen.page_info import (
     PGT_PINNED,
     PGT_WRITABLE_PAGE,
 )
+from xdbg.xen.page_table_types import LINEAR_LIMIT
 
 L4, L3, L2, L1, FREE = 4, 5, 6, 7, 8
 WRITABLE = PTE_PRESENT | PTE_RW | PTE_USER
@@ -118,7 +119,25 @@ def test_an_l4_gets_xens_slots_when_it_is_checked(guest: Any) -> None:
     guest.make_read_only(8)
     guest.write_entries(8, {256: guest.pte(30), 258: guest.pte(8), 260: guest.pte(30), 271: 0xFF})
     assert guest.pin(8, 4) == 0
-    assert [guest.entry(8, slot) for slot in range(256, 272)] == [guest.entry(L4, slot) for slot in range(256, 272)]
+    assert [guest.entry(8, slot) for slot in range(257, 272)] == [guest.entry(L4, slot) for slot in range(257, 272)]
+    assert guest.entry(8, 256) == 0, "the M2P comes when the kernel runs on it"
+    assert guest.mmuext(MmuextOp.NEW_USER_BASEPTR, guest.mfn(8)) == 0
+    assert guest.entry(8, 256) == 0
+    guest.write_entries(9, {511: guest.pte(L3)})
+    guest.make_read_only(9)
+    assert guest.mmuext(MmuextOp.NEW_BASEPTR, guest.mfn(9)) == 0
+    assert guest.entry(9, 256) == guest.entry(L4, 256) != 0
+
+
+def test_an_l4_entry_counts_as_accessed_and_user(guest: Any) -> None:
+    guest.make_read_only(8)
+    guest.write_entries(8, {511: guest.pte(L3, PTE_PRESENT | PTE_RW)})
+    assert guest.pin(8, 4) == 0
+    assert guest.entry(8, 511) == guest.pte(L3) | PTE_ACCESSED
+    assert guest.mmu_update((guest.slot(8, 1), guest.pte(L3, PTE_PRESENT | PTE_RW))) == 0
+    assert guest.entry(8, 1) == guest.pte(L3) | PTE_ACCESSED
+    assert guest.mmu_update((guest.slot(L3, 1), guest.pte(L2, PTE_PRESENT | PTE_RW))) == 0
+    assert guest.entry(L3, 1) == guest.pte(L2)
 
 
 def test_a_new_base_pointer_is_loaded_and_the_old_one_let_go(guest: Any) -> None:
@@ -159,10 +178,38 @@ def test_a_strict_guest_hides_the_m2p_from_user_mode_alone(guest: Any) -> None:
     guest.domain.vm_assist |= 1 << VmasstType.M2P_STRICT
     guest.make_read_only(8, 9)
     guest.write_entries(9, {511: guest.pte(L3)})
+    assert guest.pin(8, 4) == 0
+    assert guest.entry(8, 256) == guest.entry(L4, 256) != 0
     assert guest.mmuext(MmuextOp.NEW_USER_BASEPTR, guest.mfn(8)) == 0
     assert guest.entry(8, 256) == 0
     assert guest.mmuext(MmuextOp.NEW_BASEPTR, guest.mfn(9)) == 0
-    assert guest.entry(9, 256) == guest.entry(L4, 256) != 0
+    assert guest.entry(9, 256) == guest.entry(L4, 256)
+    assert guest.mmuext(MmuextOp.NEW_BASEPTR, guest.mfn(8)) == 0
+    assert guest.entry(8, 256) == 0, "what was taken away as a user table is not given back"
+
+
+def test_results_of_a_check_are_those_of_the_entry_that_failed(guest: Any, neighbour: Any) -> None:
+    guest.make_read_only(8, 9)
+    for entry, errno in (
+        (neighbour.pte(20), Errno.EBUSY),
+        (guest.pte(L1), Errno.EBUSY),
+        (0xF_FFFF << 12 | WRITABLE, Errno.EPERM),
+        (PTE_ADDR_MASK | WRITABLE, Errno.EINVAL),
+        (guest.pte(30) | 1 << 7, Errno.EINVAL),
+    ):
+        guest.write_entries(8, {3: entry})
+        assert guest.pin(8, 1) == -errno
+        guest.write_entries(9, {0: guest.pte(8)})
+        assert guest.pin(9, 2) == -errno
+
+
+def test_linear_mappings_of_a_table_are_counted_up_to_a_limit(guest: Any) -> None:
+    guest.make_read_only(8, 9)
+    assert guest.pin(8, 2) == guest.pin(9, 2) == 0
+    assert guest.mmu_update((guest.slot(8, 1), guest.pte(9, READ_ONLY))) == 0
+    guest.hv.page_info.linear[guest.mfn(9)] = -LINEAR_LIMIT
+    assert guest.mmu_update((guest.slot(8, 2), guest.pte(9, READ_ONLY))) == -Errno.EINVAL
+    guest.hv.page_info.linear[guest.mfn(9)] = -1
 
 
 # -- linear tables
@@ -253,6 +300,7 @@ def test_only_the_own_domain_is_operated_on(guest: Any, neighbour: Any) -> None:
     assert guest.mmuext(MmuextOp.TLB_FLUSH_LOCAL, foreigndom=neighbour.domain.domid) == -Errno.EPERM
     assert guest.mmuext(MmuextOp.TLB_FLUSH_LOCAL, foreigndom=DOMID_XEN) == -Errno.EPERM
     assert guest.mmuext(MmuextOp.TLB_FLUSH_LOCAL, foreigndom=DOMID_IO) == -Errno.EPERM
+    assert guest.mmuext(MmuextOp.TLB_FLUSH_LOCAL, foreigndom=0) == -Errno.EPERM
     assert guest.mmuext(MmuextOp.TLB_FLUSH_LOCAL, foreigndom=1234) == -Errno.ESRCH
     assert guest.mmuext(MmuextOp.TLB_FLUSH_LOCAL, foreigndom=DOMID_SELF) == 0
 

@@ -51,11 +51,18 @@ def test_preserve_ad_keeps_accessed_and_dirty_and_a_normal_update_does_not(guest
     assert guest.entry(L1, 20) == guest.pte(20) | PTE_GLOBAL
 
 
-@pytest.mark.parametrize("bit", [PTE_PWT, PTE_PCD, PTE_PSE, 1 << 62])
+@pytest.mark.parametrize("bit", [PTE_PWT, PTE_PCD, PTE_PSE])
 def test_l1_bits_that_are_not_the_guests_are_refused(guest: Any, bit: Any) -> None:
     before = guest.entry(L1, 20)
     assert guest.mmu_update((guest.slot(L1, 20), guest.pte(20) | bit)) == -Errno.EINVAL
     assert guest.entry(L1, 20) == before
+
+
+def test_the_bits_for_software_are_the_guests(guest: Any) -> None:
+    """Xen marks mappings by grant in bit 62 only if it is a debug build."""
+    entry = guest.pte(20) | 0xE00 | 0x7FF << 52
+    assert guest.mmu_update((guest.slot(L1, 20), entry)) == 0
+    assert guest.entry(L1, 20) == entry
 
 
 @pytest.mark.parametrize("bit", [PTE_PWT, PTE_PCD, PTE_PSE, PTE_GLOBAL])
@@ -160,6 +167,17 @@ def test_foreign_domains_are_told_apart(guest: Any, neighbour: Any) -> None:
     assert guest.mmu_update((slot, 0), foreigndom=78 << 16 | DOMID_SELF) == -Errno.ESRCH
     assert guest.mmu_update((slot, 0), foreigndom=(guest.domain.domid + 1) << 16 | DOMID_SELF) == 0
     assert guest.mmu_update(foreigndom=other) == 0
+    assert guest.mmu_update((slot, 0), foreigndom=0) == -Errno.EPERM, "domain 0 is there"
+    assert guest.mmu_update((slot, 0), foreigndom=1 << 16 | DOMID_SELF) == -Errno.EPERM
+    guest.write(1, b"\xff" * 4)
+    assert guest.mmu_update((slot, 0), foreigndom=77, done=guest.va(1)) == -Errno.ESRCH
+    assert guest.hv.ram.read_u32(guest.mfn(1) << 12) == 0, "nothing was done, and Xen says so"
+
+
+def test_the_end_of_a_continued_call_returns_what_was_kept_for_it(guest: Any) -> None:
+    for number in (Hypercall.MMU_UPDATE, Hypercall.MMUEXT_OP):
+        assert guest.call(number, 0, MMU_UPDATE_PREEMPTED, 0, (1 << 32) - Errno.EINVAL) == -Errno.EINVAL
+        assert guest.call(number, 0, MMU_UPDATE_PREEMPTED, 0, 0) == 0
 
 
 def test_machphys_update_sets_the_m2p_of_own_frames_only(guest: Any, neighbour: Any) -> None:
@@ -169,6 +187,9 @@ def test_machphys_update_sets_the_m2p_of_own_frames_only(guest: Any, neighbour: 
     assert guest.hv.page_info.mfn_of(guest.domain.domid, 0x1234) == guest.mfn(20)
     assert guest.mmu_update((neighbour.mfn(20) << 12 | command, 7)) == -Errno.EINVAL
     assert guest.mmu_update((int(guest.hv.m2p.frame) << 12 | command, 7)) == -Errno.EINVAL
+    for domid, errno in ((DOMID_IO, Errno.EINVAL), (DOMID_XEN, Errno.EPERM), (neighbour.domain.domid, Errno.EPERM)):
+        assert guest.mmu_update((guest.mfn(20) << 12 | command, 7), foreigndom=domid) == -errno
+    assert guest.mmu_update((guest.mfn(20) << 12 | command, 7), foreigndom=1 << 16 | DOMID_SELF) == -Errno.EPERM
     assert guest.hv.m2p.get(neighbour.mfn(20)) == 20
 
 
@@ -202,17 +223,31 @@ def test_a_table_is_linked_in_when_no_mapping_of_it_writes(guest: Any) -> None:
     assert guest.map(FREE, guest.pte(FREE)) == 0
 
 
+def test_mmu_update_flushes_after_a_change_above_l1_alone(guest: Any) -> None:
+    guest.make_read_only(FREE)
+    assert guest.pin(FREE, 1) == 0
+    before = guest.hv.cpu.flushes
+    assert guest.mmu_update((guest.slot(L1, 40), 0)) == 0
+    assert guest.mmu_update((guest.slot(L2, 5), guest.pte(L1) | PTE_PSE)) == -Errno.EINVAL
+    assert guest.hv.cpu.flushes == before
+    assert guest.mmu_update((guest.slot(L2, 5), guest.pte(FREE)), (guest.slot(L2, 5), 0)) == 0
+    assert guest.hv.cpu.flushes == before + 1, "once for the whole list"
+    bad = (guest.slot(L2, 5), guest.pte(20))
+    assert guest.mmu_update((guest.slot(L2, 5), guest.pte(FREE)), bad) == -Errno.EINVAL
+    assert guest.hv.cpu.flushes == before + 2, "what came before the failure counts"
+
+
 def test_update_va_mapping_changes_the_entry_of_an_address(guest: Any) -> None:
     assert guest.map(20, guest.pte(21, READ_ONLY | PTE_NX)) == 0
     assert guest.entry(L1, 20) == guest.pte(21, READ_ONLY | PTE_NX | PTE_GLOBAL)
 
 
 @pytest.mark.parametrize(("flags", "flushes"), [(0, 0), (Uvmf.TLB_FLUSH, 1), (Uvmf.INVLPG | Uvmf.ALL, 1), (3, 0)])
-def test_update_va_mapping_flushes_as_its_flags_say_even_when_it_fails(guest: Any, flags: Any, flushes: Any) -> None:
+def test_update_va_mapping_flushes_as_its_flags_say_unless_it_fails(guest: Any, flags: Any, flushes: Any) -> None:
     before = guest.hv.cpu.flushes
     assert guest.map(20, guest.pte(21, READ_ONLY), flags) == 0
     assert guest.map(20, guest.pte(L1), flags) == -Errno.EBUSY
-    assert guest.hv.cpu.flushes - before == 2 * flushes
+    assert guest.hv.cpu.flushes - before == flushes
 
 
 def test_update_va_mapping_reads_the_mask_of_vcpus(guest: Any) -> None:
@@ -231,6 +266,9 @@ def test_update_va_mapping_otherdomain_knows_only_the_caller(guest: Any, neighbo
     assert guest.call(number, guest.va(20), guest.pte(21), 0, DOMID_SELF) == 0
     assert guest.call(number, guest.va(20), neighbour.pte(21), 0, neighbour.domain.domid) == -Errno.EPERM
     assert guest.call(number, guest.va(20), 0, 0, 99) == -Errno.ESRCH
+    assert guest.call(number, guest.va(20), 0, 0, 0) == -Errno.EPERM
+    assert guest.call(number, guest.va(20), guest.pte(22), 0, DOMID_IO) == -Errno.EBUSY
+    assert guest.call(number, guest.va(20), 0, 0, DOMID_IO) == 0
 
 
 def test_a_frame_that_stops_being_writable_is_flushed_from_the_tlb(guest: Any) -> None:

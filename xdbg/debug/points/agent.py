@@ -47,7 +47,8 @@ class ThreadContext:
         self._cpu = inferiors.domain.hv.cpu
         self._thread = thread
         self._console = console
-        self._live = thread.pid == KERNEL_PID or inferiors.runs(vcpu, thread.pid)
+        shown = thread.pid == KERNEL_PID or inferiors.runs(vcpu, thread.pid)
+        self._live = shown and vcpu is inferiors.domain.hv.current
         """The CPU has its registers."""
         self._registers: Registers | None = None
 

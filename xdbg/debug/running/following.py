@@ -28,7 +28,8 @@ from xdbg.rsp.replies import ExitReply, SignalledReply, StopEvent, StopReply
 from xdbg.rsp.threadid import Thread
 from xdbg.xen.vcpu import Vcpu
 
-from .observers import Observers, StoreLog
+from .machine_run import MachineRun
+from .observers import StoreLog
 from .stops import Stops
 
 Ending = tuple[int, int]
@@ -58,14 +59,15 @@ class Following:
         breakpoints: Breakpoints,
         watchpoints: Watchpoints,
         stops: Stops,
-        observers: Observers,
+        machine: MachineRun,
     ) -> None:
         self.hv = self._hv = inferiors.domain.hv
+        self._machine = machine
+        self._stop_points = machine.stop_points(inferiors.domain)
         self._inferiors = inferiors
         self._breakpoints = breakpoints
         self._watchpoints = watchpoints
         self._stops = stops
-        self._observers = observers
         self._stores = StoreLog()
         self.conditional: Callable[[Vcpu, Sequence[int]], StopReply | None] | None = None
         """Who is told of accesses that conditional watches are for."""
@@ -94,7 +96,7 @@ class Following:
 
     def install_breakpoints(self, *, moved: bool = False) -> None:
         """Bring the CPU's stop points in line; `moved`: page tables have changed."""
-        self._breakpoints.install(self._hv.cpu.stop_points, self._inferiors.placements, moved=moved)
+        self._breakpoints.install(self._stop_points, self._inferiors.placements, moved=moved)
 
     def forget(self) -> None:
         """The debugger has gone; what it wants to be run on stays behind."""
@@ -158,6 +160,11 @@ class Following:
 
     def watched(self, vcpu: Vcpu, came: WatchExit) -> StopReply | None:
         """A stop if the guest's access to watched memory is the business of an inferior."""
+        self._machine.watches.came = came
+        return self.touched(vcpu, came)
+
+    def touched(self, vcpu: Vcpu, came: WatchExit) -> StopReply | None:
+        """The same for an access that another domain has made to a frame that it shares; `vcpu`: one of our own."""
         self.stored_by_xen = False
         return self._accessed(vcpu, came.watches, came.maddr, came.size)
 
@@ -222,11 +229,11 @@ class Following:
 
     def _follow(self) -> None:
         """Watch what the watch points mean now; with any, Xen's own stores are of interest too."""
-        self._watchpoints.follow(self._hv.cpu.watches, self._inferiors.space_of)
+        self._watchpoints.follow(self._machine.watches, self._inferiors.space_of)
         if self._watchpoints:
-            self._observers.add(self._stores)
+            self._machine.observers.add(self._stores)
         else:
-            self._observers.remove(self._stores)
+            self._machine.observers.remove(self._stores)
             self._stores.take()
 
     def _look_at_processes(self) -> None:

@@ -5,15 +5,16 @@ its commands are run, a trace is a source as ever, and the guest goes on. As wit
 stays the same.
 """
 
-from typing import Final
+from typing import Final, Self
 
 from xdbg.debug.inferiors.attached import Inferiors
 from xdbg.debug.points.agent import BreakpointAgent
-from xdbg.machine.exits import StopPointExit
-from xdbg.xen.setup import RunEnd
+from xdbg.machine.exits import StopPointExit, WatchExit
+from xdbg.rsp.replies import StopEvent
+from xdbg.xen.domain import Domain
+from xdbg.xen.vcpu import Vcpu
 
 from .places import Places, place_of
-from .run_control import PREDICATE_STEPS
 from .sources import Sources
 
 PATIENCE: Final = 1000
@@ -21,7 +22,7 @@ PATIENCE: Final = 1000
 
 
 class Lingering:
-    """The run of a domain whose debugger has gone."""
+    """The part in the run of a domain whose debugger has gone."""
 
     def __init__(self, inferiors: Inferiors, agent: BreakpointAgent, sources: Sources) -> None:
         self._domain = inferiors.domain
@@ -31,37 +32,89 @@ class Lingering:
         self._sources = sources
         self._passes = Places()
         """Where vcpus may go past a stop point: they have been looked at there."""
+        self._enough = 0
+        self.idle = False
 
-    def run(self, limit: int) -> RunEnd:
-        """Run the domains to instruction count `limit` at the most, less far when much is printed or evaluated."""
-        hv, agent, sources = self._hv, self._agent, self._sources
-        enough, enough_steps = agent.evaluations + PATIENCE, hv.cpu.predicate_steps + PREDICATE_STEPS
-        while hv.cpu.count < limit and not agent.console.full and agent.evaluations < enough:
-            if hv.cpu.predicate_steps >= enough_steps:
-                break
-            vcpu = hv.schedule()
-            if vcpu is None:
-                return hv.idle_reason()
-            place = place_of(vcpu) if self._passes else None
-            skip = place is not None and place in self._passes
-            count = hv.cpu.count
-            if skip:
-                sources.leaving(vcpu)
-            came = hv.enter(vcpu, sources.limit(vcpu, limit), skip_stop_point=skip)
-            if place is not None and skip:
-                if hv.cpu.count > count:
-                    self._passes.take(place)
-                else:
-                    sources.stayed(vcpu)
-            match came:
-                case StopPointExit(vaddr):
-                    if vcpu.domain is self._domain:
-                        agent.hit(vcpu, self._inferiors.vcpu_thread(vcpu), vaddr)
-                        sources.reached(vcpu, vaddr)
-                    self._passes.add(place_of(vcpu))
-                case _ if sources and vcpu.domain is self._domain:
-                    sources.handle(vcpu, came)
-                case _:
-                    hv.handle(vcpu, came)
-            sources.ran(vcpu)
-        return RunEnd.LIMIT if hv.alive else RunEnd.SHUT_DOWN
+    # -- Part: there is nobody to be told anything
+
+    @property
+    def run(self) -> Self:
+        """The loop's side."""
+        return self
+
+    @property
+    def stands(self) -> bool:
+        """Never."""
+        return False
+
+    def begin(self) -> None:
+        """Nothing."""
+
+    def after(self, stop: StopEvent | None) -> StopEvent | None:
+        """Nothing."""
+        assert stop is None
+        return stop
+
+    def conclude(self, told: StopEvent | None) -> None:
+        """Nothing."""
+
+    # -- DomainRun
+
+    @property
+    def domain(self) -> Domain:
+        """The domain."""
+        return self._domain
+
+    @property
+    def is_over(self) -> bool:
+        """Its end is nobody's business."""
+        return False
+
+    @property
+    def has_enough(self) -> bool:
+        """Whether much has been printed or evaluated."""
+        return self._agent.console.full or self._agent.evaluations >= self._enough
+
+    def begin_slice(self) -> None:
+        """A slice begins."""
+        self.idle = False
+        self._enough = self._agent.evaluations + PATIENCE
+
+    def before_schedule(self) -> None:
+        """Nothing."""
+
+    def after_schedule(self, vcpu: Vcpu) -> None:
+        """Nothing."""
+
+    def spins(self, vcpu: Vcpu) -> bool:
+        """Never."""
+        del vcpu
+        return False
+
+    def turn(self, vcpu: Vcpu, limit: int) -> None:
+        """A vcpu runs to its next exit."""
+        hv, sources = self._hv, self._sources
+        place = place_of(vcpu) if self._passes else None
+        skip = place is not None and place in self._passes
+        count = hv.cpu.count
+        if skip:
+            sources.leaving(vcpu)
+        came = hv.enter(vcpu, sources.limit(vcpu, limit), skip_stop_point=skip)
+        if place is not None and skip:
+            if hv.cpu.count > count:
+                self._passes.take(place)
+            else:
+                sources.stayed(vcpu)
+        match came:
+            case StopPointExit(vaddr):
+                self._agent.hit(vcpu, self._inferiors.vcpu_thread(vcpu), vaddr)
+                sources.reached(vcpu, vaddr)
+                self._passes.add(place_of(vcpu))
+            case _ if sources:
+                sources.handle(vcpu, came)
+            case _:
+                hv.handle(vcpu, came)
+        sources.ran(vcpu)
+
+    def touched(self, came: WatchExit | None) -> None:
+        """Nothing is watched."""

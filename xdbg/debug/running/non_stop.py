@@ -1,7 +1,7 @@
 """Non-stop: each thread stops and goes on by itself, while the domain runs. GDB manual: "Remote Non-Stop".
 
-`advance` gives one event at a time; its thread stands still from then on (`holding` says what that means), the others
-run on with the next `advance`. So that a debugger may ask and change things meanwhile, break and watch points are
+A slice of the run ends with one event at most; its thread stands still from then on (`holding` says what that means),
+the others run on in the next. So that a debugger may ask and change things meanwhile, break and watch points are
 brought in line before each slice rather than at a resume.
 
 What is computed depends on when the debugger's requests arrive: unlike a session in which all stop together, this one
@@ -52,7 +52,7 @@ class NonStop:
 
     @property
     def runs(self) -> bool:
-        """Whether `advance` has something to do."""
+        """Whether there is something to run or to tell."""
         return (
             bool(self._pending)
             or self._interrupted
@@ -134,17 +134,20 @@ class NonStop:
         self._forget()
         self._holding.end()
 
-    # -- running
+    # -- Part
 
-    def advance(self, limit: int) -> StopEvent | None:
-        """Run the guest to instruction count `limit`, or to an event. `RunControl.idle` says why nothing may come."""
-        event = self._next(limit)
-        self._inferiors.stale()
-        if event is not None:
-            self._run.last_stop = event
-        return event
+    @property
+    def run(self) -> RunControl:
+        """The loop's side is the same in both modes."""
+        return self._run
 
-    def _next(self, limit: int) -> StopEvent | None:
+    @property
+    def stands(self) -> bool:
+        """Whether nothing of the domain may run."""
+        return self._inferiors.domain.shutdown_code is not None or self._holding.all_stand
+
+    def begin(self) -> StopEvent | None:
+        """An event that waits, or None: the guest may run unless it `stands`."""
         run = self._run
         run.idle = False
         if self._pending:
@@ -164,14 +167,24 @@ class NonStop:
         self._holding.apply()
         if self._holding.all_stand:
             run.idle = True
+        else:
+            run.prepare()
+        return None
+
+    def after(self, stop: StopEvent | None) -> StopEvent | None:
+        """The event that ended a slice; its thread stands still from now on."""
+        if stop is None:
             return None
-        run.prepare()
-        event = run.run_slice(limit)
-        if event is None:
-            return None
+        run = self._run
         vcpu = run.vcpu
         place = None if run.sources.leaves_breakpoint else (vcpu.cr3, rip_of(vcpu), rsp_of(vcpu))
-        return self._noted(event, vcpu, place)
+        return self._noted(stop, vcpu, place)
+
+    def conclude(self, told: StopEvent | None) -> None:
+        """The debugger is told this."""
+        self._inferiors.stale()
+        if told is not None:
+            self._run.last_stop = told
 
     # -- inside
 

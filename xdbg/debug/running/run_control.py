@@ -1,8 +1,8 @@
-"""Running the guest until gdb must be told something.
+"""Running the guest until gdb must be told something: one domain's part in the run of its machine (`machine_run`).
 
-`resume` notes what is to be done; `advance` then runs the domain in slices. One turn: the hypervisor picks a vcpu,
-delivering what is due; the vcpu is entered, or steps one instruction (`stepping`); the exit that comes back is looked
-at before Xen handles it (`following`). Stop points, steps and watches are no events of the guest, and Xen delivers
+`resume` notes what is to be done; the machine's loop then runs all domains in slices, and asks here what is to be done
+with a vcpu of this one: it is entered, or steps one instruction (`stepping`); the exit that comes back is looked at
+before Xen handles it (`following`). Stop points, steps and watches are no events of the guest, and Xen delivers
 nothing on them. So a guest that is debugged computes the same, at the same instruction counts, as one that is not.
 
 Resuming at the very place of the last stop goes past a breakpoint there, once: clients that keep theirs inserted
@@ -12,21 +12,22 @@ point that is nobody's business is passed in the same way.
 
 from collections.abc import Sequence
 from errno import ESRCH
-from typing import Final
+from typing import Final, Self
 
 from xdbg.abi.frames import Vaddr
 from xdbg.debug.console import Console
 from xdbg.debug.inferiors.attached import Inferiors
 from xdbg.debug.points.breakpoints import Breakpoints
 from xdbg.debug.points.watchpoints import Watchpoints
-from xdbg.machine.exits import DeadlineExit, Exit, StopPointExit, WatchExit
+from xdbg.machine.exits import DeadlineExit, StopPointExit, WatchExit
 from xdbg.machine.registers import RSP
 from xdbg.rsp.replies import NoResumed, StopEvent
 from xdbg.rsp.target import ResumeAction, TargetError
+from xdbg.xen.domain import Domain
 from xdbg.xen.vcpu import Vcpu
 
 from .following import Following
-from .observers import Observers
+from .machine_run import MachineRun
 from .places import Place, Places, place_of
 from .sources import Sources
 from .stepping import Stepping
@@ -34,8 +35,6 @@ from .stops import Stops
 
 PATIENCE: Final = 1000
 """Agent expressions that may be evaluated in one slice: Ctrl-C is seen between slices."""
-PREDICATE_STEPS: Final = 2_000_000
-"""Steps of predicates in one slice, more or less."""
 
 
 class RunControl:
@@ -46,26 +45,30 @@ class RunControl:
         inferiors: Inferiors,
         breakpoints: Breakpoints,
         watchpoints: Watchpoints,
-        observers: Observers,
+        machine: MachineRun,
         console: Console,
     ) -> None:
         self._domain = inferiors.domain
         self._hv = inferiors.domain.hv
         self._inferiors = inferiors
         self.stops = Stops(inferiors, breakpoints, console)
-        self.following = Following(inferiors, breakpoints, watchpoints, self.stops, observers)
+        self.following = Following(inferiors, breakpoints, watchpoints, self.stops, machine)
         self.sources = Sources(self.following, breakpoints)
         self.stepping = Stepping(inferiors, breakpoints, self.stops, self.following, self.sources)
         self.idle = False
-        """`advance` came back because nothing can run before there is input."""
+        """The last slice ended because nothing can run before there is input."""
         self.last_stop: StopEvent = self.stops.standing()
         self.is_resumed = False
-        """The threads go on, or would if `advance` were called."""
+        """The threads go on, or would if the machine ran."""
         self._prepared = False
         self._interrupted = False
         self._reported: Place | None = None
         self._skips = Places()
         """Where vcpus may go past a stop point."""
+        self._enough = 0
+        self._spun = False
+        self._before: tuple[tuple[Vcpu, int], ...] = ()
+        """Where vcpus that are to step were before Xen may have delivered something to them."""
 
     # -- the debugger's side
 
@@ -113,22 +116,21 @@ class RunControl:
         self._skips.clear()
         self._interrupted = False
 
-    # -- running
+    # -- Part
 
-    def advance(self, limit: int) -> StopEvent | None:
-        """Run the guest to instruction count `limit`, or to a stop. See `idle` for why nothing may come."""
+    @property
+    def run(self) -> Self:
+        """The loop's side."""
+        return self
+
+    @property
+    def stands(self) -> bool:
+        """Whoever has resumed any thread has resumed the domain."""
+        return False
+
+    def begin(self) -> StopEvent | None:
+        """What has to be told before the guest runs."""
         self.idle = False
-        stop = self._run(limit)
-        self._inferiors.stale()
-        if stop is not None:
-            self.stepping.clear()
-            self.is_resumed = False
-            self.last_stop = stop
-            self._reported = self._place()
-            self._interrupted = False
-        return stop
-
-    def _run(self, limit: int) -> StopEvent | None:
         if not self._prepared:
             self._prepared = True
             self.prepare()
@@ -138,60 +140,83 @@ class RunControl:
             return self.stops.interrupted(self.vcpu)
         if not self.stops.covers_any():
             return NoResumed()
-        stop = self.run_slice(limit)
-        if stop is None and self._has_shut_down():
-            return self.stops.domain_ended(self.vcpu)
-        return stop
+        return None
 
     def prepare(self) -> None:
         """The guest is about to run after a resume, or after a debugger may have changed something."""
         self.sources.prepare()
         self.following.prepare()
 
-    def run_slice(self, limit: int) -> StopEvent | None:
-        """Let the domain run to instruction count `limit`, to a stop, or to its end; or until nothing can run (`idle`).
+    def after(self, stop: StopEvent | None) -> StopEvent | None:
+        """The stop, or the domain's end."""
+        return self.stops.domain_ended(self.vcpu) if stop is None and self.is_over else stop
 
-        Time that passes while a vcpu spins counts as if instructions had been executed.
-        """
-        hv, cpu = self._hv, self._hv.cpu
-        stepping, holding, agent = self.stepping, self.stops.holding, self.stops.agent
-        enough, enough_steps = agent.evaluations + PATIENCE, cpu.predicate_steps + PREDICATE_STEPS
-        spun, end_ns = False, hv.now() + limit - cpu.count
+    def conclude(self, told: StopEvent | None) -> None:
+        """The debugger is told this: the domain stands."""
+        self._inferiors.stale()
+        if told is not None:
+            self.stepping.clear()
+            self.is_resumed = False
+            self.last_stop = told
+            self._reported = self._place()
+            self._interrupted = False
+
+    # -- DomainRun
+
+    @property
+    def domain(self) -> Domain:
+        """The domain."""
+        return self._domain
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has shut down."""
+        return self._domain.shutdown_code is not None
+
+    @property
+    def has_enough(self) -> bool:
+        """Whether so much has been evaluated or printed that the debugger has to be looked after."""
+        agent = self.stops.agent
+        return agent.console.full or agent.evaluations > self._enough
+
+    def begin_slice(self) -> StopEvent | None:
+        """What has happened earlier and has to be told now."""
+        self._enough = self.stops.agent.evaluations + PATIENCE
+        self._spun = False
         if self.following.has_ended and (ended := self.following.ended()) is not None:
             return ended
-        stop = self.sources.due()
-        if stop is not None:
-            return stop
-        while not self._has_shut_down():
-            # A step of a vcpu that has spun begins in the handler that ends this, not behind it.
-            before = stepping.places() if stepping and not spun else ()
-            vcpu = hv.schedule()
-            if vcpu is None:
-                if self._has_shut_down():
-                    break
-                self.idle = True
-                return None
-            if before:
-                stepping.note_upcall(vcpu, before)
-            stop = self.following.stored(vcpu)
-            if stop is not None:
-                return stop
-            if cpu.count >= limit or agent.console.full or agent.evaluations > enough:
-                return None
-            if cpu.predicate_steps >= enough_steps:
-                return None
-            spun = holding.on and vcpu.domain is self._domain and holding.spins(vcpu)
-            if spun:
-                self.idle = not hv.spin(vcpu)
-                if self.idle or hv.now() >= end_ns:
-                    return None
-                continue
-            plan = stepping.due(vcpu) if stepping and vcpu.domain is self._domain else None
-            stop = self._enter(vcpu, limit) if plan is None else stepping.take(vcpu, plan)
-            self.sources.ran(vcpu)
-            if stop is not None:
-                return stop
-        return None
+        return self.sources.due()
+
+    def before_schedule(self) -> None:
+        """Note where the vcpus are that are to step."""
+        # A step of a vcpu that has spun begins in the handler that ends this, not behind it.
+        self._before = self.stepping.places() if self.stepping and not self._spun else ()
+        self._spun = False
+
+    def after_schedule(self, vcpu: Vcpu) -> StopEvent | None:
+        """An upcall's handler runs before a step; what was delivered may have been watched."""
+        if self._before and vcpu.domain is self._domain:
+            self.stepping.note_upcall(vcpu, self._before)
+        return self.following.stored(vcpu if vcpu.domain is self._domain else self.vcpu)
+
+    def spins(self, vcpu: Vcpu) -> bool:
+        """Whether a vcpu is in user mode of a process that stands still in non-stop."""
+        holding = self.stops.holding
+        self._spun = holding.on and holding.spins(vcpu)
+        return self._spun
+
+    def turn(self, vcpu: Vcpu, limit: int) -> StopEvent | None:
+        """The vcpu runs to its next exit, or takes a step."""
+        plan = self.stepping.due(vcpu) if self.stepping else None
+        stop = self._enter(vcpu, limit) if plan is None else self.stepping.take(vcpu, plan)
+        self.sources.ran(vcpu)
+        return stop
+
+    def touched(self, came: WatchExit | None) -> StopEvent | None:
+        """What another domain has done to watched bytes, itself or through Xen."""
+        vcpu = self.vcpu
+        stop = None if came is None else self.following.touched(vcpu, came)
+        return stop or self.following.stored(vcpu)
 
     def _enter(self, vcpu: Vcpu, limit: int) -> StopEvent | None:
         """Let the guest run to its next exit."""
@@ -206,9 +231,6 @@ class RunControl:
             return stop
         count = hv.cpu.count
         came = hv.enter(vcpu, self.sources.limit(vcpu, limit), skip_stop_point=skip)
-        if vcpu.domain is not self._domain:
-            self._pass_by(vcpu, came)
-            return None
         match came:
             case DeadlineExit():
                 if skip and hv.cpu.count == count:
@@ -231,16 +253,6 @@ class RunControl:
         if stop is None:
             self._skips.add(place_of(vcpu))
         return stop
-
-    def _pass_by(self, vcpu: Vcpu, came: Exit) -> None:
-        """An exit of another domain is nobody's business."""
-        if isinstance(came, StopPointExit):
-            self._skips.add(place_of(vcpu))
-        else:
-            self._hv.handle(vcpu, came)
-
-    def _has_shut_down(self) -> bool:
-        return self._domain.shutdown_code is not None
 
     # -- places
 

@@ -180,7 +180,8 @@ class Stops:
             if not self._crash_told and (threads := self.covered()):
                 self._crash_told = True
                 current = self._inferiors.domain.hv.current
-                on_vcpu = [] if current is None else [one for one in self.threads_on(current) if one in threads]
+                is_ours = current is not None and current.domain is self._inferiors.domain
+                on_vcpu = [one for one in self.threads_on(current) if one in threads] if current and is_ours else []
                 self._crashed = (on_vcpu or threads)[0]
                 return self.reply(Signal.ABRT, self._crashed, self._inferiors.domain.vcpus[0])
             if self._crashed is not None and self.holding.holds(self._crashed):

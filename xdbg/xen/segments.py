@@ -1,0 +1,75 @@
+"""Segment registers of a vcpu that gets the CPU. Xen: load_segments(), arch/x86/domain.c.
+
+Xen loads DS, ES, FS and GS from the vcpu's own descriptor tables each time it gives it the CPU, then the 64-bit bases
+of FS and GS, which are no part of a descriptor. A selector that can't be loaded any more (its descriptor has been
+changed meanwhile) becomes 0, and the guest hears of it by its failsafe callback. The frame has the selectors as they
+were, lowest address first: rcx, r11, ds, es, fs, gs, rip, cs with the upcall mask, rflags, rsp, ss.
+"""
+
+from struct import Struct
+from typing import Final
+
+from xdbg.abi.frames import Vaddr
+from xdbg.abi.x86 import FLAT_KERNEL_CS64, FLAT_KERNEL_SS64, Rflags
+from xdbg.machine.registers import DS, ES, FS, GS, R11, RCX, RSP, SelectorError
+
+from . import entry
+from .events import BounceFrame, HandlerEntered
+from .faults import DomainCrash, GuestFault
+from .guest_access import copy_to_guest
+from .vcpu import Vcpu
+
+_FRAME: Final = Struct("<11Q")
+_RPL: Final = 3
+
+
+def load_segments(vcpu: Vcpu) -> None:
+    """Load what the current vcpu's segment registers name; its page table and descriptor tables are loaded.
+
+    Raises `DomainCrash` when a selector is bad and the failsafe callback can't be told.
+    """
+    cpu = vcpu.domain.hv.cpu
+    selectors = tuple(cpu.selector(number) for number in (DS, ES, FS, GS))
+    if not any(selector & ~_RPL for selector in selectors):
+        return
+    fs_base, gs_base = cpu.fs_base, cpu.gs_base
+    bad = False
+    for number, selector in zip((DS, ES, FS, GS), selectors, strict=True):
+        try:
+            cpu.load_segment(number, selector)
+        except SelectorError:
+            cpu.load_segment(number, 0)
+            bad = True
+    cpu.fs_base, cpu.gs_base = fs_base, gs_base
+    if bad:
+        _failsafe(vcpu, selectors)
+
+
+def _failsafe(vcpu: Vcpu, selectors: tuple[int, ...]) -> None:
+    hv = vcpu.domain.hv
+    cpu, gpr = hv.cpu, hv.cpu.gpr
+    rsp, cs, was_user = gpr[RSP], cpu.cs, not vcpu.kernel_mode
+    if was_user:
+        entry.toggle_guest_mode(vcpu)
+        sp = vcpu.kernel_sp & ~0xF
+    else:
+        cs &= ~_RPL
+        sp = rsp & ~0xF
+    mask = entry.upcall_mask(vcpu)
+    rflags = cpu.rflags
+    shown = rflags & ~Rflags.IF | (0 if mask else Rflags.IF)
+    words = (gpr[RCX], gpr[R11], *selectors, cpu.rip, cs | mask << 32, int(shown), rsp, cpu.ss)
+    sp -= _FRAME.size
+    try:
+        copy_to_guest(vcpu, sp, _FRAME.pack(*words))
+    except GuestFault as fault:
+        raise DomainCrash(f"page fault while writing a failsafe frame at {fault.vaddr:#x}") from None
+    if vcpu.failsafe_callback.masks_events:
+        entry.set_upcall_mask(vcpu, 1)
+    gpr[RSP] = sp
+    cpu.rip = vcpu.failsafe_callback.address
+    cpu.cs, cpu.ss = FLAT_KERNEL_CS64, FLAT_KERNEL_SS64
+    cpu.rflags = rflags & ~(Rflags.AC | Rflags.VM | Rflags.RF | Rflags.NT | Rflags.TF)
+    if hv.observer is not None:
+        hv.observer.observe(vcpu, BounceFrame(Vaddr(sp), words, False, was_user))
+        hv.observer.observe(vcpu, HandlerEntered("failsafe", vcpu.failsafe_callback.address))
