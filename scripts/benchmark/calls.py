@@ -41,10 +41,10 @@ import sys, time
 from xdbg.session import console, launch, run
 def timed(text):
     domain = launch.launch(launch.Launch(sys.argv[1], append=text, memory=16 << 20))
-    begin = time.perf_counter()
+    begin = time.process_time()
     outcome = run.run_to_end(domain, console.Terminal(open("/dev/null", "wb")))
     assert outcome.name == "POWERED_OFF", outcome
-    return time.perf_counter() - begin
+    return time.process_time() - begin
 for name in sys.argv[4:]:
     short, long = (min(timed(f"{name} {turns}") for _ in range(2)) for turns in map(int, sys.argv[2:4]))
     print(name, (long - short) / (int(sys.argv[3]) - int(sys.argv[2])) * 1e6)
