@@ -19,7 +19,8 @@ from xdbg.rsp.framing import MAX_PAYLOAD, escape, frame, unescape
 from xdbg.session import gallery as gallery_module
 from xdbg.session import server as server_module
 from xdbg.session.client import Client
-from xdbg.session.launch import Launch, Launched, launch
+from xdbg.session.domain_clients import DomainClients
+from xdbg.session.launch import Launch, Launched, launch_machine
 from xdbg.session.packet_log import Entry, Header, PacketLog
 from xdbg.session.replay import Difference, Replay
 from xdbg.session.server import Server
@@ -107,7 +108,7 @@ class Wire:
 
 @cache
 def _header():
-    return Header.of(TASKS)
+    return Header.of([TASKS])
 
 
 class Session:
@@ -121,7 +122,7 @@ class Session:
         self.log_file = StringIO()
         log = PacketLog(self.log_file, _header(), self._complain) if logs else None
         with redirect_stderr(StringIO()):  # where a trace would go
-            self.server = Server(lambda: launch(TASKS), self.screen, log=log, dump_directory=cores)
+            self.server = Server(lambda: launch_machine([TASKS]), self.screen, log=log, dump_directory=cores)
         weakref.finalize(self, _close, self.server._wake_read, self.server._wake_write)
         gallery_module.LASTING_S = 0.0  # observers are told of each stop at once
         if started:
@@ -133,11 +134,11 @@ class Session:
 
     @property
     def target(self):
-        return self.server._target
+        return self.server.served.domains[0].target
 
     @property
     def launched(self) -> Launched:
-        return self.server._launched
+        return self.server.served.domains[0].launched
 
     @property
     def hv(self):
@@ -151,26 +152,30 @@ class Session:
     def connection(self) -> Connection:
         return self.wire.connection
 
+    @property
+    def clients(self) -> DomainClients:
+        return self.server.clients[0]
+
     # -- clients' lives
 
     def connect(self) -> None:
         self.wire = Wire()
-        self.server._connect(self.wire)
-        self.wire.connection = self.server._client.connection
+        self.clients.connect(self.wire)
+        self.wire.connection = self.clients.debugger.connection
         self.patience = self.hv.cpu.count + PATIENCE
 
     def observe(self) -> int:
         """One more client that only observes: its number."""
         wire = Wire()
-        self.server._gallery.admit(wire, self.target)
-        wire.connection = self.server._gallery.clients[-1].connection
+        self.clients.gallery.admit(wire, self.target)
+        wire.connection = self.clients.gallery.clients[-1].connection
         self.wires.append(wire)
         return len(self.wires) - 1
 
     def disconnect(self) -> None:
         """The transport breaks, unless the client has left by itself."""
-        if self.server._client is not None:
-            self.server._client.take(b"")
+        if self.clients.debugger is not None:
+            self.clients.debugger.take(b"")
             self.server._dismiss()
 
     @property
@@ -180,7 +185,7 @@ class Session:
     # -- bytes
 
     def send(self, data: bytes) -> None:
-        client = self.server._client
+        client = self.clients.debugger
         if client is not None:
             client.take(data)
             self.wire.check(len(data))
@@ -189,14 +194,14 @@ class Session:
     def turn(self, instructions: int = SLICE) -> bool:
         """One turn of the server's loop; whether the guest is to go on."""
         server_module.SLICE = instructions
-        client = self.server._client
+        client = self.clients.debugger
         if client is not None and self.state is State.RUNNING and self.hv.cpu.count >= self.patience:
             self._interrupt(client)
-        again = self.server._advance()
-        if not again and self.state is State.RUNNING and self.server._client is not None:
+        again = self.server.advance()
+        if not again and self.state is State.RUNNING and self.clients.debugger is not None:
             self._interrupt(client)  # it waits for input, and nobody types
             again = True
-        self.server._gallery.turn(self.target)
+        self.clients.gallery.turn(self.target)
         self.wire.check()
         return again
 
@@ -221,9 +226,9 @@ class Session:
 
     def observer_sends(self, number: int, data: bytes) -> None:
         wire = self.wires[number]
-        clients = [client for client in self.server._gallery.clients if client.connection is wire.connection]
+        clients = [client for client in self.clients.gallery.clients if client.connection is wire.connection]
         for client in clients:
-            view = next(view for member, view in self.server._gallery._members if member is client)
+            view = next(view for member, view in self.clients.gallery._members if member is client)
             view.look_again()
             client.take(data)
             wire.check(len(data))
@@ -231,7 +236,7 @@ class Session:
 
     def gallery_turns(self) -> None:
         """All requests of the observers are looked at."""
-        while self.server._gallery.turn(self.target):
+        while self.clients.gallery.turn(self.target):
             pass
 
     # -- the machine
@@ -283,7 +288,7 @@ class Session:
         """The first answer that is another one when the log of this session is replayed."""
         _, *lines = self.log_file.getvalue().splitlines()
         entries = [Entry.decode(line, number) for number, line in enumerate(lines, 2)]
-        return Replay(launch(TASKS), scratch, slice_length=slice_length).run(entries)
+        return Replay(launch_machine([TASKS]), scratch, slice_length=slice_length).run(entries)
 
 
 def _close(*descriptors: int) -> None:

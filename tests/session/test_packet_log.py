@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from xdbg.cli import main
-from xdbg.session.launch import launch
+from xdbg.session.launch import launch_machine
 from xdbg.session.packet_log import Entry, read_log
 from xdbg.session.replay import Replay
 from xdbg.testing import GdbSession
@@ -27,7 +27,9 @@ def replay_command(log: Path) -> Result:
 
 def replay(log: Path, slice_length: int = 1_000_000) -> object:
     header, entries = read_log(log)
-    return Replay(launch(header.launch), log.parent, slice_length=slice_length).run(entries)
+    return Replay(
+        launch_machine([domain.launch for domain in header.domains]), log.parent, slice_length=slice_length
+    ).run(entries)
 
 
 def kinds(log: Path) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from typing import Final
 
 from xdbg.abi.cenum import CEnum
-from xdbg.abi.cstruct import U16, U32, U64, CStruct, CUnion, GuestHandle, abi
+from xdbg.abi.cstruct import U8, U16, U32, U64, CStruct, CUnion, GuestHandle, abi
 
 MEMOP_EXTENT_SHIFT: Final = 6
 """Above the command in the first argument of memory_op: the extent at which a continuation goes on.
@@ -20,6 +20,10 @@ XENMEM_RESOURCE_IOREQ_SERVER: Final = 0
 """Values of `type` of struct xen_mem_acquire_resource."""
 XENMEM_RESOURCE_GRANT_TABLE: Final = 1
 XENMEM_RESOURCE_VMTRACE_BUF: Final = 2
+
+
+XENMEM_RDM_ALL: Final = 1
+"""Bit of `flags` of struct xen_reserved_device_memory_map: those of all devices."""
 
 
 class XenMem(CEnum, prefix="XENMEM_"):
@@ -202,6 +206,29 @@ class XenPodTarget(CStruct):
     pod_cache_pages: U64
     pod_entries: U64
     domid: U16
+
+
+@abi(size=32)
+class XenMemAccessOp(CStruct):
+    """struct xen_mem_access_op. Xen public/memory.h."""
+
+    op: U8
+    access: U8
+    domid: U16
+    nr: U32
+    pfn: U64
+    pfn_list: GuestHandle
+    access_list: GuestHandle
+
+
+@abi(size=24)
+class XenReservedDeviceMemoryMap(CStruct):
+    """struct xen_reserved_device_memory_map; `dev` is the segment, bus, device and function. Xen public/memory.h."""
+
+    flags: U32
+    nr_entries: U32
+    buffer: GuestHandle
+    dev: U32
 
 
 @abi(size=32)

@@ -7,6 +7,10 @@ from typing import Any
 import click
 
 from xdbg import __version__
+from xdbg.xen.faults import AuditError
+
+EXIT_BUG = 70
+"""EX_SOFTWARE."""
 
 _COMMANDS = {
     "guests": "the bundled guests, one line each",
@@ -17,6 +21,12 @@ _COMMANDS = {
     "gdb-commands": "where the script with gdb's xen commands is",
     "trace": "run, and dump the way of every trap, hypercall and event",
 }
+
+
+class BugFound(click.ClickException):
+    """A mistake of the program's own."""
+
+    exit_code = EXIT_BUG
 
 
 class _Commands(click.Group):
@@ -37,6 +47,8 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except AuditError as found:
+            raise BugFound(f"the audit found what must not be\n{found}") from found
         except OSError as error:
             # A reader that has gone is click's business; anything else that the host refuses is told in a line.
             if error.errno == EPIPE:

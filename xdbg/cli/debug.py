@@ -8,13 +8,13 @@ import click
 
 from xdbg.session.console import Terminal
 from xdbg.session.gdb_child import debug_with_child
-from xdbg.session.launch import Launch
+from xdbg.session.launch import Launch, names_of
 
 from .options import (
     UsageFailure,
     domain_options,
     ended_by_limits,
-    launch_domain,
+    launch_domains,
     limit_options,
     limits_of,
     log_options,
@@ -29,7 +29,7 @@ from .options import (
 @click.option("--gdb-program", default="gdb", show_default=True, help="The gdb to start.")
 @click.argument("gdb_args", nargs=-1, type=click.UNPROCESSED)
 def command(
-    what: Launch,
+    what: tuple[Launch, ...],
     max_instructions: int | None,
     timeout: float | None,
     log_path: Path | None,
@@ -40,18 +40,21 @@ def command(
 ) -> None:
     """Serve the domain of KERNEL and start gdb attached to it; GDB_ARGS (after --) are gdb's.
 
-    The domain's console goes to stderr. The exit status is gdb's.
+    Of several domains gdb gets the first; where debuggers of the others connect is said on stderr. The domains'
+    consoles go to stderr, too. The exit status is gdb's.
     """
     program = shutil.which(gdb_program)
     if program is None:
         raise UsageFailure(f"{gdb_program}: no such program; it can be named by --gdb-program")
     with ended_by_limits():
         status = debug_with_child(
-            lambda: launch_domain(what),
-            Terminal(sys.stderr.buffer),
+            lambda: launch_domains(what),
+            names_of(what),
+            Terminal(sys.stderr.buffer, named=len(what) > 1),
             program,
             gdb_args,
             limits_of(max_instructions, timeout),
             packet_log(log_path, what, overwrite=overwrite),
+            lambda text: click.echo(f"xdbg: {text}", err=True) if len(what) > 1 else None,
         )
     sys.exit(status)

@@ -1,10 +1,9 @@
 """What the commands that start a domain have in common: KERNEL and its options, and their errors."""
 
-import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,14 +12,15 @@ import click
 
 from xdbg.debug.cores.file import CoreFileError
 from xdbg.session.core_files import save_core
-from xdbg.session.launch import MAX_VCPUS, MIB, Launch, Launched, LaunchError, launch
+from xdbg.session.disks import Disk, DiskError, parse_disk
+from xdbg.session.domain_spec import from_word, parse_domain, parse_size
+from xdbg.session.launch import MAX_VCPUS, Launch, Launched, LaunchError, Machine, launch_machine, names_of
 from xdbg.session.limits import LimitReached, Limits
 from xdbg.session.packet_log import PacketLog, PacketLogError
 from xdbg.session.run import Outcome
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_UNITS = {"": MIB, "k": 1 << 10, "m": MIB, "g": 1 << 30}
 EXIT_USAGE = 2
 EXIT_LIMIT = 124
 
@@ -34,10 +34,23 @@ class MemorySize(click.ParamType[int]):
         """Bytes."""
         if isinstance(value, int):
             return value
-        found = re.fullmatch(r"(\d+)([kmg]?)(?:i?b)?", str(value).lower())
-        if found is None:
+        size = parse_size(str(value))
+        if size is None:
             self.fail(f"{value!r} is no amount of memory such as 128M", param, ctx)
-        return int(found[1]) * _UNITS[found[2]]
+        return size
+
+
+class DiskDescription(click.ParamType[Disk]):
+    """A disk as `parse_disk` has it."""
+
+    name = "disk"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Disk:
+        """What is to be opened."""
+        try:
+            return value if isinstance(value, Disk) else parse_disk(str(value))
+        except DiskError as error:
+            self.fail(str(error), param, ctx)
 
 
 class UsageFailure(click.ClickException):
@@ -47,18 +60,36 @@ class UsageFailure(click.ClickException):
 
 
 def domain_options(command: Callable[..., None]) -> Callable[..., None]:
-    """KERNEL and the options that describe its domain; the command gets them as one, `what`."""
+    """KERNEL and the options that describe domains; the command gets them as one, `what`: a `Launch` for each.
+
+    With --domain there is no KERNEL: a word in its place is the first of the command's own arguments.
+    """
 
     @wraps(command)
-    def with_launch(
-        *, kernel: str, modules: tuple[Path, ...], append: str, memory: int, vcpus: int, **others: object
-    ) -> None:
-        command(what=Launch(kernel, tuple(modules), append, memory, vcpus), **others)
+    def with_launch(*, kernel: str | None, specs: tuple[str, ...], **given: Any) -> None:
+        options = {name: given.pop(name) for name in _DOMAIN_OPTIONS}
+        if specs:
+            given = _without_kernel(kernel, given)
+        context = click.get_current_context()
+        chosen = [name for name in _DOMAIN_OPTIONS if context.get_parameter_source(name) is not _DEFAULT]
+        try:
+            if specs:
+                if chosen:
+                    raise UsageFailure(f"{_option(chosen[0])} is for KERNEL; with --domain it is part of SPEC")
+                what = [parse_domain(spec, _note) for spec in specs]
+            elif kernel is None:
+                raise UsageFailure("KERNEL or --domain says what is to be run; `xdbg guests` lists bundled guests")
+            else:
+                what = [replace(from_word(kernel, _note), **{name: options[name] for name in chosen})]
+            names_of(what)
+        except LaunchError as error:
+            raise UsageFailure(str(error)) from error
+        command(what=tuple(what), **given)
 
     decorated = with_launch
     for decorate in reversed(
         (
-            click.argument("kernel"),
+            click.argument("kernel", required=False),
             click.option(
                 "--module",
                 "modules",
@@ -69,10 +100,64 @@ def domain_options(command: Callable[..., None]) -> Callable[..., None]:
             click.option("--append", default="", metavar="TEXT", help="The kernel's command line."),
             click.option("--memory", type=MemorySize(), default="128M", show_default=True, help="The domain's memory."),
             click.option("--vcpus", type=click.IntRange(1, MAX_VCPUS), default=1, show_default=True, help="Its vcpus."),
+            click.option(
+                "--disk",
+                "disks",
+                multiple=True,
+                type=DiskDescription(),
+                help="A disk: an image's FILE, with ,ro to be read only; or as xl has it. The file is not written to, "
+                "except with ,write-through. May be repeated.",
+            ),
+            click.option(
+                "--domain",
+                "specs",
+                multiple=True,
+                metavar="SPEC",
+                help="Instead of KERNEL, one of several domains: a guest's name, a .cfg file as xl has it, or "
+                "kernel=...,name=...,memory=...,vcpus=...,ramdisk=...,extra=...,disk=...; may be repeated.",
+            ),
         )
     ):
         decorated = decorate(decorated)
     return decorated
+
+
+_DOMAIN_OPTIONS = ("modules", "append", "memory", "vcpus", "disks")
+_DEFAULT = click.core.ParameterSource.DEFAULT
+
+
+def _option(name: str) -> str:
+    """How a user types it."""
+    return "--" + name.removesuffix("s") if name in ("modules", "disks") else f"--{name}"
+
+
+def _without_kernel(word: str | None, given: dict[str, Any]) -> dict[str, Any]:
+    """The word in KERNEL's place belongs to what follows it; UsageFailure if nothing may follow."""
+    if word is None:
+        return given
+    if "gdb_args" not in given:
+        raise UsageFailure(f"{word}: with --domain there is no KERNEL; name it by one more --domain")
+    return given | {"gdb_args": (word, *given["gdb_args"])}
+
+
+def _note(line: str) -> None:
+    click.echo(f"xdbg: {line}", err=True)
+
+
+def console_option(command: F) -> F:
+    """--console NAME; the command gets its number by `console_number`."""
+    help_text = "The domain that input goes to; default is the first."
+    return click.option("--console", metavar="NAME", help=help_text)(command)
+
+
+def console_number(console: str | None, what: Sequence[Launch]) -> int:
+    """The number of the domain that the option names; a mistake ends the command with one line."""
+    names = names_of(what)
+    if console is None:
+        return 0
+    if console not in names:
+        raise UsageFailure(f"--console: there is no domain {console}, only {', '.join(names)}")
+    return names.index(console)
 
 
 def limit_options(command: F) -> F:
@@ -107,12 +192,12 @@ def log_options(command: F) -> F:
     return command
 
 
-def packet_log(path: Path | None, launch: Launch, *, overwrite: bool) -> PacketLog | None:
+def packet_log(path: Path | None, what: Sequence[Launch], *, overwrite: bool) -> PacketLog | None:
     """The log that the options ask for; a mistake ends the command with one line."""
     if path is None:
         return None
     try:
-        return PacketLog.create(path, launch, lambda text: click.echo(f"xdbg: {text}", err=True), overwrite=overwrite)
+        return PacketLog.create(path, what, _note, overwrite=overwrite)
     except (PacketLogError, LaunchError) as error:
         raise UsageFailure(str(error)) from error
 
@@ -132,11 +217,16 @@ class Cores:
         if self.core is not None and self.core == self.xen_core:
             raise UsageFailure(f"--xen-core: {self.core}: it is the file of --core")
 
-    def save(self, launched: Launched, outcome: Outcome) -> None:
-        """Write what was asked for, if the domain has crashed."""
-        if outcome is not Outcome.CRASHED:
-            return
-        for option, path in self._named():
+    def save(self, machine: Machine, outcomes: Sequence[Outcome]) -> None:
+        """Write what was asked for of each domain that has crashed; of several, into files with their names behind."""
+        for launched, outcome in zip(machine.domains, outcomes, strict=True):
+            if outcome is Outcome.CRASHED:
+                behind = f".{launched.domain.name}" if len(machine.domains) > 1 else ""
+                self._save(launched, behind)
+
+    def _save(self, launched: Launched, behind: str) -> None:
+        for option, named in self._named():
+            path = named.with_name(named.name + behind)
             try:
                 save_core(launched, path, with_segments=option == "--core")
             except CoreFileError as error:
@@ -158,6 +248,12 @@ def core_options(command: F) -> F:
     return click.option("--core", type=path, metavar="FILE", help=help_core)(command)
 
 
+def audit_option(command: F) -> F:
+    """--audit N."""
+    help_text = "After every N exits recount all types and references of frames; a difference ends the program."
+    return click.option("--audit", type=click.IntRange(min=1), default=None, metavar="N", help=help_text)(command)
+
+
 def limits_of(max_instructions: int | None, timeout: float | None) -> Limits:
     """The limits that the options describe."""
     return Limits(max_instructions, timeout)
@@ -165,17 +261,19 @@ def limits_of(max_instructions: int | None, timeout: float | None) -> Limits:
 
 @contextmanager
 def ended_by_limits() -> Iterator[None]:
-    """Ends the command with one line and status 124 when a limit is reached inside."""
+    """Ends the command with one line and status 124 when a limit is reached inside; 2 if no domain can be made anew."""
     try:
         yield
     except LimitReached as reached:
         click.echo(f"xdbg: {reached}", err=True)
         sys.exit(EXIT_LIMIT)
+    except LaunchError as error:
+        raise UsageFailure(str(error)) from error
 
 
-def launch_domain(what: Launch) -> Launched:
-    """The domain that the options describe; a mistake in them ends the command with one line."""
+def launch_domains(what: Sequence[Launch], audit: int | None = None) -> Machine:
+    """The machine that the options describe; a mistake in them ends the command with one line."""
     try:
-        return launch(what)
+        return launch_machine(what, audit_every=audit or 0)
     except LaunchError as error:
         raise UsageFailure(str(error)) from error

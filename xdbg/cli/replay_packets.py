@@ -9,10 +9,10 @@ import click
 
 from xdbg import __version__
 from xdbg.session.launch import LaunchError
-from xdbg.session.packet_log import Header, PacketLogError, read_log
+from xdbg.session.packet_log import DomainHeader, Header, PacketLogError, read_log
 from xdbg.session.replay import Replay
 
-from .options import UsageFailure, launch_domain
+from .options import UsageFailure, launch_domains
 
 
 @click.command("replay-packets")
@@ -22,23 +22,27 @@ from .options import UsageFailure, launch_domain
     "--module", "modules", multiple=True, type=click.Path(path_type=Path), help="The same for its modules, all of them."
 )
 def command(log: Path, kernel: str | None, modules: tuple[Path, ...]) -> None:
-    """Give the requests of LOG to a fresh domain and compare the answers with those in LOG.
+    """Give the requests of LOG to a fresh machine and compare the answers with those in LOG.
 
-    LOG was written by --packet-log. Exit status: 0 all answers are equal, 1 one is not, 2 it can't be replayed.
+    LOG was written by --packet-log; --kernel and --module are for one of a single domain. Exit status: 0 all answers
+    are equal, 1 one is not, 2 it can't be replayed.
     """
     try:
         header, entries = read_log(log)
-        what = replace(
-            header.launch, kernel=kernel or header.launch.kernel, modules=tuple(modules) or header.launch.modules
-        )
-        _check(header, Header.of(what))
+        what = [domain.launch for domain in header.domains]
+        if len(what) == 1:
+            what = [replace(what[0], kernel=kernel or what[0].kernel, modules=tuple(modules) or what[0].modules)]
+        elif kernel or modules:
+            raise UsageFailure("the log is of several domains: --kernel and --module say of none which it is")
+        for logged, here in zip(header.domains, Header.of(what).domains, strict=True):
+            _check(logged, here)
     except (PacketLogError, LaunchError) as error:
         raise UsageFailure(str(error)) from error
     if header.version != __version__:
         click.echo(f"xdbg: the log is of version {header.version}, this is {__version__}", err=True)
     with TemporaryDirectory(prefix="xdbg-") as scratch:
-        domain = launch_domain(what)
-        found = Replay(domain, Path(scratch)).run(entries)
+        machine = launch_domains(what)
+        found = Replay(machine, Path(scratch)).run(entries)
     if found is None:
         requests = sum(entry.kind == "in" for entry in entries)
         answers = sum(entry.kind == "out" for entry in entries)
@@ -49,9 +53,11 @@ def command(log: Path, kernel: str | None, modules: tuple[Path, ...]) -> None:
     sys.exit(1)
 
 
-def _check(logged: Header, here: Header) -> None:
+def _check(logged: DomainHeader, here: DomainHeader) -> None:
     """The same kernel and modules, or `PacketLogError`."""
     if logged.kernel_digest != here.kernel_digest:
         raise PacketLogError(f"{here.launch.kernel} is another kernel than the log's; --kernel says where that is")
     if logged.module_digests != here.module_digests:
         raise PacketLogError("the modules are others than the log's; --module says where those are")
+    if logged.disk_digests != here.disk_digests:
+        raise PacketLogError("what is on the disks is not what was when the log was made")

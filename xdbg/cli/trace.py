@@ -9,7 +9,7 @@ import click
 
 from xdbg.session.console import Terminal
 from xdbg.session.launch import Launch
-from xdbg.session.run import run_to_end
+from xdbg.session.run import run_machine
 from xdbg.session.trace import make_recorder
 from xdbg.trace.events import DEFAULT_KINDS, EVENT_KINDS, parse_kinds
 from xdbg.trace.formats import FORMATS
@@ -17,9 +17,12 @@ from xdbg.trace.formats import FORMATS
 from .options import (
     Cores,
     UsageFailure,
+    audit_option,
+    console_number,
+    console_option,
     core_options,
     domain_options,
-    launch_domain,
+    launch_domains,
     limit_options,
     limits_of,
 )
@@ -28,8 +31,10 @@ from .run import report
 
 @click.command("trace", epilog="Events: " + "; ".join(f"{name}: {what}" for name, what in EVENT_KINDS.items()))
 @domain_options
+@console_option
 @limit_options
 @core_options
+@audit_option
 @click.option("--format", "form", type=click.Choice(list(FORMATS)), default="text", show_default=True)
 @click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Where the dump goes; default stdout.")
 @click.option(
@@ -38,16 +43,18 @@ from .run import report
     help=f"What to dump, separated by commas, or all; default {','.join(sorted(DEFAULT_KINDS))}.",
 )
 def command(
-    what: Launch,
+    what: tuple[Launch, ...],
+    console: str | None,
     max_instructions: int | None,
     timeout: float | None,
     core: Path | None,
     xen_core: Path | None,
+    audit: int | None,
     form: str,
     output: Path | None,
     events: str | None,
 ) -> None:
-    """Run the domain of KERNEL and dump what happens on the way of each trap, hypercall and event.
+    """Run the domain of KERNEL, or several, and dump what happens on the way of each trap, hypercall and event.
 
     The console goes to stderr when the dump is on stdout, else to stdout. Exit status as of `xdbg run`.
     """
@@ -57,7 +64,8 @@ def command(
         raise UsageFailure(f"--events: {error}") from error
     cores = Cores(core, xen_core)
     cores.check()
-    launched = launch_domain(what)
+    number = console_number(console, what)
+    machine = launch_domains(what, audit)
     with ExitStack() as stack:
         stream: TextIO = sys.stdout
         if output is not None:
@@ -65,8 +73,9 @@ def command(
                 stream = stack.enter_context(output.open("w", encoding="utf-8", newline="\n"))
             except OSError as error:
                 raise UsageFailure(f"{output}: {error.strerror or error}") from error
-        launched.hv.observer = make_recorder(launched, stream, form, kinds)
-        terminal = Terminal(sys.stderr.buffer if output is None else sys.stdout.buffer, sys.stdin.fileno())
-        outcome = run_to_end(launched, terminal, limits_of(max_instructions, timeout))
-    cores.save(launched, outcome)
-    sys.exit(report(launched, outcome))
+        machine.hv.observer = make_recorder(machine.domains, stream, form, kinds)
+        shown = sys.stderr.buffer if output is None else sys.stdout.buffer
+        terminal = Terminal(shown, sys.stdin.fileno(), named=len(what) > 1)
+        outcomes = run_machine(machine, terminal, limits_of(max_instructions, timeout), console=number)
+    cores.save(machine, outcomes)
+    sys.exit(report(machine, outcomes))

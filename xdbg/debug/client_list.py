@@ -1,6 +1,6 @@
 """Who is connected, for ``monitor clients``; the session implements it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 
@@ -9,3 +9,6 @@ class ClientList(Protocol):
 
     def describe(self) -> Iterable[str]:
         """One line for each: the debugger first, then observers in the order in which they came."""
+
+    def addresses(self) -> Mapping[int, str]:
+        """Where the debuggers of all domains of the machine connect, by domid; not all need to have one."""

@@ -6,7 +6,8 @@
  * before costs one table look-up; everything else is `slow_block`:
  *   1. the block's bytes are checked against its translation (blocks.c);
  *   2. a self-modifying store that cut the previous block is accounted;
- *   3. the deadline, or a stop point at the block's address whose predicate holds (predicate.c), stops before it;
+ *   3. the deadline, a stop point at the block's address whose predicate holds (predicate.c), or a breakpoint of the guest's own
+ *      (breakpoints.c) stops before it;
  *   4. an instruction with a special (traps.c) at the block's start is emulated or reported;
  *   5. when a stop point, the deadline or a special lies inside the block, the engine is told to translate the same place
  *      again, with fewer instructions, so that the place is at a block's start next time.
@@ -108,10 +109,16 @@ bool stop_point_at(const struct clock *c, uint64_t vaddr)
     return false;
 }
 
+/* Is a repeated string instruction about to go on with its next iteration? */
+bool is_iteration(const struct clock *c, uint64_t vaddr)
+{
+    return c->rep_pc == vaddr && c->rep_count == c->count;
+}
+
 /* The caller asked to pass it, or a repeated string instruction comes back to itself. */
 static bool stop_point_is_skipped(const struct clock *c, uint64_t vaddr)
 {
-    return (c->skip_pc == vaddr && c->skip_count == c->count) || (c->rep_pc == vaddr && c->rep_count == c->count);
+    return (c->skip_pc == vaddr && c->skip_count == c->count) || is_iteration(c, vaddr);
 }
 
 /* The guest is about to execute the instruction at `vaddr`: is it to stop before? Registers are those of a block's start. */
@@ -218,13 +225,21 @@ static __attribute__((noinline)) void slow_block(struct clock *c, uint64_t pc, u
         leave(c, EVENT_STOP_POINT);
         restart(c, 0);
     }
+    bool breaks_here = unlikely(c->break_execute) && breakpoints_at(c, pc);
+    if (unlikely(breaks_here) && breakpoint_stops(c, pc)) {
+        c->last = NULL;
+        restart(c, 0);
+    }
     limit = c->nr_stop_points ? first_stop_inside(c, pc, b) : b->icount;
+    if (unlikely(c->break_execute))
+        limit = first_breakpoint_inside(c, pc, b, limit);
     if (unlikely(b->special_index < limit) && special_is_active(c, b)) {
         if (b->special_index == 0)
             special(c, pc, b);
         limit = b->special_index;
     }
-    bool cacheable = limit == b->icount && !running_limit && !stops_here; /* to be asked again the next time */
+    /* what is not is to be asked again the next time */
+    bool cacheable = limit == b->icount && !running_limit && !stops_here && !breaks_here;
     if (limit > c->deadline - c->count)
         limit = (unsigned)(c->deadline - c->count);
     if (limit < b->icount)

@@ -6,6 +6,7 @@
  * instruction.c  length and kind of one instruction
  * traps.c        exceptions, syscall, port and emulated instructions
  * watches.c      data watch points
+ * breakpoints.c  the guest's own debug registers
  * predicate.c    conditions of stop points
  * state.c        FPU image and whole CPU state as bytes
  *
@@ -26,17 +27,18 @@ enum { PAGE = 4096, ARENA = 64 << 20 };
 #define PAGE_OFFSET(x) ((x) & (uint64_t)(PAGE - 1))
 #define PAGE_BASE(x) ((x) & ~(uint64_t)(PAGE - 1))
 #define FLAG_TF 0x100u
+#define FLAG_RF 0x10000u
 
 /* Why `xdbg_run` came back; `arg` as said. The same numbers are in cpu.py. */
 enum event {
     EVENT_NONE,
     EVENT_DEADLINE,
-    EVENT_EXCEPTION,  /* vector, error code, length of an int n or 0, CR2 or DR6 */
+    EVENT_EXCEPTION,  /* vector, error code, length of an int n or 0, CR2 or DR6; a #DB before its instruction: 1 << 32 */
     EVENT_SYSCALL,
     EVENT_SYSENTER,
     EVENT_IO,         /* port, size, write */
     EVENT_STOP_POINT,
-    EVENT_WATCH,      /* maddr, size, write */
+    EVENT_WATCH,      /* maddr, size, write, DR6 of the guest's #DB that is due as well, or 0 */
     EVENT_CPUID,      /* length of the instruction */
     EVENT_ENGINE,     /* enum failure */
     EVENT_WATCH_HIT,  /* internal: a watched byte is about to be touched */
@@ -136,11 +138,14 @@ struct stop_point {
     const struct predicate *predicate; /* NULL: it always stops */
 };
 
+enum { NR_BREAKPOINTS = 4 };
+
 struct watch {
     uint64_t maddr;
     uint64_t length;
     uint64_t access; /* 1 read, 2 write */
     uint64_t reach;  /* where the watch that goes furthest ends, of this one and all before it */
+    uint64_t number; /* of the guest's debug register that it stands for, or NR_BREAKPOINTS: it is a debugger's */
     uint64_t hit;
 };
 
@@ -197,6 +202,7 @@ struct clock {
     uint64_t tsc_aux;
     uint64_t io_allowed;
     uint64_t rdtsc_allowed;
+    uint64_t cpuid_allowed;
     uint64_t nr_stop_points;
     struct stop_point *stop_points; /* sorted by vaddr */
     uint64_t nr_watches;
@@ -204,6 +210,9 @@ struct clock {
     uint64_t nr_predecessors;
     struct predecessor *predecessors;
     uint64_t watches_read; /* some watch is for reads: some frame is read-protected */
+    uint64_t breakpoints[NR_BREAKPOINTS]; /* the guest's DR0-DR3 */
+    uint64_t break_execute; /* which of them (bit 0-3) are for execution */
+    uint64_t break_data;    /* which are for data, and have a watch */
     struct engine engine;
     /* counters for tests and tuning */
     uint64_t stale_blocks;
@@ -220,6 +229,8 @@ struct clock {
     uint64_t modified_itself; /* the block before the last exit was dropped in its middle */
     uint64_t restarts; /* since a block ran */
     uint64_t predicate_limit; /* of `predicate_steps` in this run */
+    uint64_t resume_pc; /* RFLAGS.RF was set when the guest was entered here, at `resume_count` */
+    uint64_t resume_count;
     uint64_t skip_pc;
     uint64_t skip_count;
     uint64_t rep_pc; /* the last instruction retired was an iteration of the rep here, at `rep_count` */
@@ -261,6 +272,7 @@ _Noreturn void restart(struct clock *c, unsigned limit);
 void settle(struct clock *c, uint64_t rip);
 void new_epoch(struct clock *c);
 void note_rep(struct clock *c, uint64_t pc);
+bool is_iteration(const struct clock *c, uint64_t vaddr);
 bool stop_point_at(const struct clock *c, uint64_t vaddr);
 bool stop_point_stops(struct clock *c, uint64_t vaddr);
 
@@ -271,7 +283,18 @@ bool predicate_holds(struct clock *c, const struct predicate *p);
 bool special_is_active(const struct clock *c, const struct block *block);
 _Noreturn void special(struct clock *c, uint64_t pc, const struct block *block);
 
+void raise_exception(struct clock *c, uint64_t vector, uint64_t error_code, uint64_t length, uint64_t detail);
+
+/* breakpoints.c */
+uint64_t breakpoints_at(const struct clock *c, uint64_t vaddr);
+unsigned first_breakpoint_inside(const struct clock *c, uint64_t pc, const struct block *b, unsigned limit);
+bool breakpoint_stops(struct clock *c, uint64_t vaddr);
+uint64_t hide_pages(const struct clock *c);
+void show_pages(const struct clock *c, uint64_t numbers);
+uint64_t on_page(const struct clock *c, uint64_t numbers, uint64_t vaddr);
+
 /* watches.c */
+uint64_t leaf_of(const uint8_t *ram, uint64_t ram_size, uint64_t cr3, uint64_t vaddr);
 bool is_block_read_protected(const struct clock *c, const struct block *block);
 
 #endif

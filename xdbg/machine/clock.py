@@ -26,6 +26,8 @@ _INSN_IN: Final = 218
 _INSN_SYSCALL: Final = 699
 
 ANY_CR3: Final = 0xFFFF_FFFF_FFFF_FFFF
+NR_BREAKPOINTS: Final = 4
+"""enum of clock.h: how many breakpoints DR7 enables; the number of a watch that stands for none of them."""
 NOT_MAPPED: Final = 0xFFFF_FFFF_FFFF_FFFF
 """No machine address: `translate_pages` found no frame in RAM."""
 
@@ -71,7 +73,7 @@ class StopPointEntry(ctypes.Structure):
 class WatchEntry(ctypes.Structure):
     """struct watch."""
 
-    _fields_ = [(name, ctypes.c_uint64) for name in ("maddr", "length", "access", "reach", "hit")]
+    _fields_ = [(name, ctypes.c_uint64) for name in ("maddr", "length", "access", "reach", "number", "hit")]
 
 
 class PredecessorEntry(ctypes.Structure):
@@ -134,6 +136,7 @@ class Clock(ctypes.Structure):
         ("tsc_aux", ctypes.c_uint64),
         ("io_allowed", ctypes.c_uint64),
         ("rdtsc_allowed", ctypes.c_uint64),
+        ("cpuid_allowed", ctypes.c_uint64),
         ("nr_stop_points", ctypes.c_uint64),
         ("stop_points", ctypes.c_void_p),
         ("nr_watches", ctypes.c_uint64),
@@ -141,6 +144,9 @@ class Clock(ctypes.Structure):
         ("nr_predecessors", ctypes.c_uint64),
         ("predecessors", ctypes.c_void_p),
         ("watches_read", ctypes.c_uint64),
+        ("breakpoints", ctypes.c_uint64 * 4),
+        ("break_execute", ctypes.c_uint64),
+        ("break_data", ctypes.c_uint64),
         ("engine", Engine),
         ("stale_blocks", ctypes.c_uint64),
         ("slow_blocks", ctypes.c_uint64),

@@ -16,8 +16,11 @@
 enum { DB = 1, GP = 13, UD = 6, PF = 14 };
 enum { PF_FETCH = 0x10, DR6_BS = 0x4000 };
 
-static void raise_exception(struct clock *c, uint64_t vector, uint64_t error_code, uint64_t length, uint64_t detail)
+/* A fault (all but #DB, and `int n`, which has a length) leaves RF set: the frame of one has it. */
+void raise_exception(struct clock *c, uint64_t vector, uint64_t error_code, uint64_t length, uint64_t detail)
 {
+    if (vector != DB && !length)
+        *c->engine.eflags |= FLAG_RF;
     c->arg[0] = vector;
     c->arg[1] = error_code;
     c->arg[2] = length;
@@ -50,6 +53,8 @@ static void fetch_fault(struct clock *c, uint64_t vector, uint64_t error_code, u
         leave(c, EVENT_DEADLINE);
     } else if (stop_point_stops(c, rip)) {
         leave(c, EVENT_STOP_POINT);
+    } else if (unlikely(c->break_execute) && breakpoint_stops(c, rip)) {
+        return;
     } else if (canonical(rip) && PAGE_BASE(detail) != PAGE_BASE(rip) &&
                !(c->single_pc == rip && c->single_count == c->count)) {
         c->single_pc = rip;
@@ -186,6 +191,10 @@ _Noreturn void special(struct clock *c, uint64_t pc, const struct block *block)
     c->last = NULL;
     switch (instruction.special) {
     case SPECIAL_CPUID:
+        if (!c->cpuid_allowed) {
+            raise_exception(c, GP, 0, 0, 0);
+            break;
+        }
         c->arg[0] = instruction.length;
         leave(c, EVENT_CPUID);
         break;
@@ -205,6 +214,7 @@ _Noreturn void special(struct clock *c, uint64_t pc, const struct block *block)
         c->arg[0] = instruction.io_immediate ? instruction.io_port : (uint16_t)e->regs[RDX];
         c->arg[1] = instruction.io_size;
         c->arg[2] = instruction.io_write;
+        *e->eflags |= FLAG_RF; /* it will be a #GP */
         leave(c, EVENT_IO);
         break;
     case SPECIAL_RDPMC:

@@ -12,12 +12,13 @@ _COMMENT = re.compile(r"/\*+(.*?)\*/", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class BundledGuest:
-    """A guest: its name, what its first comment says of it in one sentence, its kernel, and the modules it wants."""
+    """A guest: its name, its first comment in one sentence, its kernel, the modules and disks it wants."""
 
     name: str
     summary: str
     kernel: Path
     modules: tuple[Path, ...]
+    disks: tuple[Path, ...]
 
     @property
     def built(self) -> bool:
@@ -37,12 +38,15 @@ def find_guest(name: str) -> BundledGuest | None:
 
 def _guest(folder: Path) -> BundledGuest:
     archive = _BUILD / f"{folder.name}.archive"
+    image = _BUILD / f"{folder.name}.image"
     has_programs = (folder / "programs").is_dir()
+    has_disk = (folder / "image").is_file()
     return BundledGuest(
         folder.name,
         _summary((folder / "main.c").read_text(encoding="utf-8")),
         _BUILD / f"{folder.name}.elf",
         (archive,) if has_programs else (),
+        (image,) if has_disk else (),
     )
 
 

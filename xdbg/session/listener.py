@@ -18,6 +18,7 @@ DEFAULT_ADDRESS = "127.0.0.1:1234"
 _LOOPBACK = "127.0.0.1"
 _RECEIVE_SIZE = 1 << 18
 _BACKLOG = 8
+_MAX_PORT = 0xFFFF
 
 
 class AddressError(Exception):
@@ -142,9 +143,26 @@ def parse_address(text: str) -> Address:
             raise AddressError("unix: needs a path")
         return Address(path=path)
     host, _, port = text.rpartition(":")
-    if not port.isdecimal() or int(port) > 0xFFFF:
+    if not port.isdecimal() or int(port) > _MAX_PORT:
         raise AddressError(f"{text!r} is no address: HOST:PORT, unix:PATH or stdio")
     return Address(host=host.strip("[]") or _LOOPBACK, port=int(port))
+
+
+def address_of(first: Address, index: int, name: str) -> Address:
+    """Where domain number `index` is served, `name`, when the first one is at `first`. Raises `AddressError`.
+
+    A TCP port is followed by the next ones, 0 by 0, PATH by PATH.NAME.
+    """
+    if first.is_stdio:
+        raise AddressError("stdio is for one domain")
+    if not index:
+        return first
+    if first.path:
+        return Address(path=f"{first.path}.{name}")
+    port = first.port + index if first.port else 0
+    if port > _MAX_PORT:
+        raise AddressError(f"there is no port {port} for domain {name}")
+    return Address(host=first.host, port=port)
 
 
 class Listener:

@@ -1,4 +1,4 @@
-"""Replaying a packet log: the logged requests to a fresh domain without any client, and its answers compared.
+"""Replaying a packet log: the logged requests to a fresh machine without any client, and its answers compared.
 
 The guest is run to exactly the instruction count of each line before that is acted on. Where the server's slices ended
 does not matter to the guest, but console text of breakpoint commands is sent at their ends: pieces of it that follow
@@ -13,16 +13,15 @@ from io import StringIO
 from pathlib import Path
 from typing import Final
 
-from xdbg.debug.target import DebugTarget
-from xdbg.rsp.connection import Connection, Departure, State
+from xdbg.rsp.connection import Departure
 from xdbg.rsp.framing import MAX_PAYLOAD, escape, frame
+from xdbg.rsp.tap import Tap
 from xdbg.xen.console import send_input
-from xdbg.xen.setup import RunEnd
 
-from .core_files import CoreFiles
-from .launch import Launched
+from .launch import Machine
 from .packet_log import Entry
-from .staging import make_target
+from .served_domain import ServedDomain, Surroundings
+from .served_machine import ServedMachine
 
 SLICE: Final = 1_000_000
 _SHOWN: Final = 200
@@ -40,23 +39,20 @@ class Difference:
 
 
 class Replay:
-    """One domain that goes through a log again. Files that the user's commands write go to the folder `scratch`.
+    """A machine that goes through a log again. Files that the user's commands write go to the folder `scratch`.
 
     `slice_length`: instructions that it runs at most at a time.
     """
 
-    def __init__(self, launched: Launched, scratch: Path, *, slice_length: int = SLICE) -> None:
-        self._scratch = scratch
+    def __init__(self, machine: Machine, scratch: Path, *, slice_length: int = SLICE) -> None:
         self._slice = slice_length
-        self._first = launched
-        self._connection: Connection | None = None
-        self._free = False
-        self._said: list[tuple[int, bytes]] = []
-        """What the server has sent and the log has not been compared with: instruction count, payload."""
+        self._said: list[_Said] = []
+        """What the server has sent and the log has not been compared with."""
         self._request = "nothing"
         self.compared = 0
         """Packets of the server that came as they were logged."""
-        self._stage(launched)
+        self._served = ServedMachine(lambda: machine, self, Surroundings(StringIO(), scratch))
+        self._served.begin()
 
     def run(self, entries: Sequence[Entry]) -> Difference | None:
         """Go through the log; the first difference, None if there is none."""
@@ -67,87 +63,70 @@ class Replay:
             if entry.kind != "out":
                 self._run_to(entry)
                 if self._said:
-                    return self._difference(entry, _name(entry), f"{_shown(self._said[0][1])} is sent")
+                    return self._difference(entry, _name(entry), f"{_shown(self._said[0].payload)} is sent")
                 self._act(entry)
                 continue
             data, of_text = entry.data or b"", _is_text(entry.data)
-            while of_text and place < len(entries) and entries[place].kind == "out" and _is_text(entries[place].data):
+            while of_text and place < len(entries) and _goes_on(entry, entries[place]):
                 entry = entries[place]
                 data += (entry.data or b"")[1:]
                 place += 1
             came = self._next(entry, len(data) if of_text else 1)
             if came is None:
                 return self._difference(entry, f"{_shown(data)} was sent", "nothing is sent")
-            at, payload = came
+            payload = came.payload
             if payload != data:
                 return self._difference(entry, f"{_shown(data, payload)} was sent", f"{_shown(payload, data)} is sent")
-            if at != entry.at and not of_text:
-                return self._difference(entry, f"{_shown(data)} was sent", f"the same is sent at instruction {at}")
+            if came.domain is not self._domain_of(entry):
+                why = f"the same is sent to the debugger of {came.domain.name}"
+                return self._difference(entry, f"{_shown(data)} was sent", why)
+            if came.at != entry.at and not of_text:
+                why = f"the same is sent at instruction {came.at}"
+                return self._difference(entry, f"{_shown(data)} was sent", why)
             self.compared += 1
         if self._said:
             last = entries[-1] if entries else Entry(0, 0, "out", b"")
-            return self._difference(last, "the log ends", f"{_shown(self._said[0][1])} is sent")
+            return self._difference(last, "the log ends", f"{_shown(self._said[0].payload)} is sent")
         return None
 
-    # -- the server's part
+    # -- Household
 
-    def replace(self, launched: Launched) -> DebugTarget:
-        """Of `Stage`: the client wants the domain anew."""
-        before = self._target
-        self._stage(launched, before)
-        self._target.connected()
-        self._target.succeed(before)
-        before.disconnected()
-        return self._target
+    def tap(self, domain: ServedDomain) -> Tap:
+        """What the server sends is kept."""
+        return _Ear(self, domain)
 
-    def _stage(self, launched: Launched, former: DebugTarget | None = None) -> None:
-        self._launched = launched
-        self._target = make_target(launched, self, StringIO(), CoreFiles(self._scratch))
-        if former is not None:
-            self._target.inherit(former)
-        self._free = False
+    def staged(self, domain: ServedDomain) -> None:
+        """Nothing."""
 
-    def _connect(self) -> None:
-        if self._launched.domain.shutdown_code is not None:
-            self._stage(self._first.again(), self._target)
-        self._free = False
-        self._target.connected()
-        self._connection = Connection(self._target)
-        self._connection.tap = self
+    def leaves(self, domain: ServedDomain) -> None:
+        """Nothing."""
 
-    def _disconnect(self, departure: Departure) -> None:
-        self._connection = None
-        detached = departure is Departure.DETACHED or not self._target.threads()
-        self._target.disconnected()
-        if departure is Departure.KILLED or self._launched.domain.shutdown_code is not None:
-            self._stage(self._first.again(), self._target)
-        elif detached:
-            self._free = True
+    def tell(self, text: str) -> None:
+        """Nobody is there."""
 
-    # -- Tap
-
-    def request(self, payload: bytes | None) -> None:
-        """Of `Tap`."""
+    def asked(self, payload: bytes | None) -> None:
+        """A request is answered now."""
         self._request = _shown(payload or b"a packet that is too long")
 
-    def reply(self, payload: bytes) -> None:
-        """Of `Tap`."""
-        self._said.append((self._launched.hv.cpu.count, payload))
-
-    def interrupt(self) -> None:
-        """Of `Tap`."""
+    def said(self, domain: ServedDomain, payload: bytes) -> None:
+        """A packet is sent to a debugger."""
+        self._said.append(_Said(self._served.hv.cpu.count, domain, payload))
 
     # -- the log's part
 
+    def _domain_of(self, entry: Entry) -> ServedDomain:
+        return self._served.domains[entry.domain or 0]
+
     def _act(self, entry: Entry) -> None:
-        connection = self._connection
+        domain = self._domain_of(entry)
+        connection = domain.connection
         match entry.kind:
             case "connect":
-                self._connect()
+                self._served.connect(domain)
             case "typed":
-                send_input(self._launched.domain, entry.data or b"")
+                send_input(domain.launched.domain, entry.data or b"")
             case "disconnect" if connection is not None:
-                self._disconnect(Departure(entry.word))
+                self._served.disconnect(domain, Departure(entry.word))
             case "interrupt" if connection is not None:
                 connection.receive(b"\x03")
             case "in" if connection is not None:
@@ -156,17 +135,10 @@ class Replay:
         if connection is not None:
             connection.data_to_send()
 
-    @property
-    def _runs(self) -> bool:
-        connection = self._connection
-        if connection is None:
-            return self._free
-        return connection.state is State.RUNNING or self._target.runs
-
     def _run_to(self, entry: Entry) -> None:
-        """Run the guest, if it runs, to where the line was written; it may stop before."""
-        hv = self._launched.hv
-        while self._runs and not self._said:
+        """Run the machine, if it runs, to where the line was written; it may stop before."""
+        hv = self._served.hv
+        while self._served.runs and not self._said:
             count, now = hv.cpu.count, hv.now()
             if count >= entry.at and now >= entry.ns:
                 return
@@ -181,29 +153,21 @@ class Replay:
 
     def _slice_to(self, limit: int) -> bool:
         """Run to an instruction count; whether there is more to do."""
-        domain, connection = self._launched.domain, self._connection
-        if connection is None:
-            ended = self._target.run_free(limit)
-            domain.console.take_output()
-            self._target.console.take()
-            return ended is RunEnd.LIMIT
-        stop = self._target.advance(limit)
-        domain.console.take_output()
-        said = self._target.console.take()
-        if said:
-            connection.output(said)
-        if stop is not None:
-            connection.stop(stop)
-        connection.data_to_send()
-        return stop is None and not self._target.idle
+        served = self._served
+        happened = served.advance(limit)
+        for domain in served.domains:
+            domain.launched.domain.console.take_output()
+            if domain.connection is not None:
+                domain.connection.data_to_send()
+        return not served.idle and all(one.stop is None for one in happened)
 
-    def _next(self, entry: Entry, length: int) -> tuple[int, bytes] | None:
+    def _next(self, entry: Entry, length: int) -> "_Said | None":
         """What the server sends next; None if it is nothing for much longer than the log says.
 
         Console text is run for until it has the logged `length`, and taken as one.
         """
-        hv = self._launched.hv
-        while self._runs and sum(len(payload) for _, payload in self._said) < length and hv.cpu.count <= entry.at:
+        hv = self._served.hv
+        while self._served.runs and sum(len(one.payload) for one in self._said) < length and hv.cpu.count <= entry.at:
             count = hv.cpu.count
             # Text was sent where a slice ended, a stop reply when the guest has seen what is behind this instruction.
             limit = entry.at if length > 1 and count < entry.at else entry.at + self._slice
@@ -211,14 +175,50 @@ class Replay:
                 break
         if not self._said:
             return None
-        at, payload = self._said.pop(0)
-        while self._said and _is_text(payload) and _is_text(self._said[0][1]):
-            at, more = self._said.pop(0)
-            payload += more[1:]
-        return at, payload
+        first = self._said.pop(0)
+        at, payload = first.at, first.payload
+        while self._said and _is_text(payload) and _is_text(self._said[0].payload):
+            if self._said[0].domain is not first.domain:
+                break
+            more = self._said.pop(0)
+            at, payload = more.at, payload + more.payload[1:]
+        return _Said(at, first.domain, payload)
 
     def _difference(self, entry: Entry, what: str, instead: str) -> Difference:
         return Difference(entry.line, entry.at, self._request, what, instead)
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """A packet of the server's: at which instruction count, and to the debugger of which domain."""
+
+    at: int
+    domain: ServedDomain
+    payload: bytes
+
+
+class _Ear:
+    """`Tap` of one debugger's connection."""
+
+    def __init__(self, replay: Replay, domain: ServedDomain) -> None:
+        self._replay = replay
+        self._domain = domain
+
+    def request(self, payload: bytes | None) -> None:
+        """Of `Tap`."""
+        self._replay.asked(payload)
+
+    def reply(self, payload: bytes) -> None:
+        """Of `Tap`."""
+        self._replay.said(self._domain, payload)
+
+    def interrupt(self) -> None:
+        """Of `Tap`."""
+
+
+def _goes_on(entry: Entry, following: Entry) -> bool:
+    """Whether the next line of the log has more of a text for the same console."""
+    return following.kind == "out" and following.domain == entry.domain and _is_text(following.data)
 
 
 def _is_text(payload: bytes | None) -> bool:

@@ -15,10 +15,10 @@ from .launch import Launched, LaunchError
 
 
 class Stage(Protocol):
-    """Where domains are put: the server."""
+    """Where a domain is served."""
 
-    def replace(self, launched: Launched) -> DebugTarget:
-        """Serve this domain from now on, to the debugger that is there; its target."""
+    def restart(self, append: str | None) -> DebugTarget:
+        """Make the domain anew, perhaps with another command line; its target. Raises `LaunchError`."""
         ...
 
 
@@ -42,7 +42,6 @@ class DomainRestart:
             why = "a program of the guest is started by its kernel, not from outside"
             raise TargetError(ENOENT, f"only the domain's kernel {self._kernel_path} can be started: {why}")
         try:
-            launched = self._launched.again(arguments)
+            return self._stage.restart(arguments)
         except LaunchError as error:
             raise TargetError(ENOEXEC, str(error)) from error
-        return self._stage.replace(launched)

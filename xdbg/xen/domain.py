@@ -12,6 +12,7 @@ from .pirq import Pirqs
 from .vcpu import Vcpu
 
 if TYPE_CHECKING:
+    from .block_backend import BlockDevice
     from .console import ConsoleState
     from .event_channel import EventChannels
     from .grant_table import GrantTable
@@ -47,10 +48,17 @@ class Domain:
     """Frames owned now (shared_info and grant frames not counted)."""
     vm_assist: int = 0
     """Bit set of VMASST_TYPE_*."""
+    cmos_idx: int = 0
+    """What the guest wrote to port 0x70 last. `pci_cf8`: to port 0xcf8, 4 bytes."""
+    pci_cf8: int = 0
     paused: bool = False
+    is_dying: bool = False
+    """It was destroyed; it is still here because of frames that another domain has mapped."""
     shutdown_code: int | None = None
     shutdown_reason: str = ""
     start_info: Mfn = INVALID_MFN
+    e820: bytes = b""
+    """What XENMEM_memory_map shows: the struct boot_e820_entry that XENMEM_set_memory_map was given."""
     hypercalls: list[int] = field(default_factory=lambda: [0] * (NR_HYPERCALLS + 1))
     """How often each was called, by number, those in a multicall included; the last: all with a number beyond."""
     pirqs: Pirqs = field(default_factory=Pirqs)
@@ -58,6 +66,8 @@ class Domain:
     grant_table: "GrantTable" = field(init=False)
     console: "ConsoleState" = field(init=False)
     xenstore: "XenstoreState" = field(init=False)
+    disks: "dict[int, BlockDevice]" = field(default_factory=dict)
+    """By the numbers of their devices in the store."""
 
     @property
     def shared_info_maddr(self) -> Maddr:
@@ -70,7 +80,9 @@ class Domain:
 
     def describe(self) -> dict[str, Any]:
         """The state in one row, as `xl list` shows it."""
-        if self.shutdown_code is not None:
+        if self.is_dying:
+            state = "dying"
+        elif self.shutdown_code is not None:
             state = "crashed" if self.shutdown_code == 3 else "shutdown"
         elif self.paused:
             state = "paused"

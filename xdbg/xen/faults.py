@@ -4,7 +4,7 @@
 * `GuestFault`: a guest pointer could not be followed; in a hypercall that is -EFAULT.
 * `DomainCrash`: the guest can't go on; its domain ends with SHUTDOWN_crash, all others run on.
 
-Anything else that escapes is a bug of the hypervisor.
+Anything else that escapes is a bug of the hypervisor. `AuditError` is one that it has found itself.
 """
 
 from xdbg.abi.errno import Errno
@@ -34,3 +34,11 @@ class DomainCrash(Exception):  # noqa: N818 - Xen: domain_crash()
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class AuditError(Exception):
+    """What Xen keeps of its frames is not what it should be: every difference, one a line (`audit`)."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems

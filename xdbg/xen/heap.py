@@ -41,12 +41,20 @@ class Heap:
         """How many frames nobody owns."""
         return self.free_map.count(1)
 
-    def alloc(self, domid: int, nr: int = 1) -> Mfn:
+    def has_room(self, nr: int) -> bool:
+        """Whether `alloc` would find `nr` frames in a row."""
+        return b"\1" * nr in self.free_map
+
+    def alloc(self, domid: int, nr: int = 1, *, align: int = 1, limit: int | None = None) -> Mfn:
         """The first of `nr` frames in a row, all zero, now owned by `domid`; raises `OutOfFramesError`.
 
-        With DOMID_XEN they are Xen's own.
+        It is a multiple of `align`; all of them are below frame `limit`. With DOMID_XEN they are Xen's own.
         """
-        start = self.free_map.find(b"\1" * nr)
+        end = self.page_info.nr_frames if limit is None else limit
+        run = b"\1" * nr
+        start = self.free_map.find(run, 0, end)
+        while start >= 0 and start % align:
+            start = self.free_map.find(run, start - start % align + align, end)
         if start < 0 or nr < 1:
             raise OutOfFramesError(nr)
         self.free_map[start : start + nr] = bytes(nr)

@@ -89,8 +89,6 @@ def set_iopl(vcpu: Vcpu, iopl: int) -> None:
     if iopl > 3:
         raise HypercallError(Errno.EINVAL)
     vcpu.iopl = iopl
-    # A hypercall comes from kernel mode; the way to user mode and back sets it again.
-    vcpu.domain.hv.cpu.io_allowed = iopl >= 1
 
 
 def set_iobitmap(vcpu: Vcpu, bitmap: int, nr_ports: int) -> None:

@@ -88,6 +88,20 @@ def vcpu_sleep(vcpu: Vcpu) -> None:
         runstate_change(vcpu, idle_runstate(vcpu), vcpu.domain.hv.now())
 
 
+def domain_pause(domain: Domain) -> None:
+    """None of its vcpus runs until `domain_unpause`. Xen: domain_pause_by_systemcontroller()."""
+    domain.paused = True
+    for vcpu in domain.vcpus:
+        vcpu_sleep(vcpu)
+
+
+def domain_unpause(domain: Domain) -> None:
+    """Its vcpus run again. Xen: domain_unpause_by_systemcontroller()."""
+    domain.paused = False
+    for vcpu in domain.vcpus:
+        vcpu_wake(vcpu)
+
+
 def vcpu_unblock(vcpu: Vcpu) -> None:
     """End a block or a poll. Xen: vcpu_unblock."""
     if not vcpu.blocked and vcpu.polling is None:

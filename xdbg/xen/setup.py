@@ -17,13 +17,16 @@ from xdbg.abi.frames import Maddr, Vaddr, mfn_to_maddr
 from xdbg.abi.mmu import DOMID_XEN
 from xdbg.abi.sched import Shutdown
 from xdbg.abi.shared_info import SharedInfo, VcpuInfo
+from xdbg.abi.x86 import Cr4
 from xdbg.machine.cpu import Cpu
 from xdbg.machine.exits import Exit
 from xdbg.machine.ram import Ram
 
-from . import (  # those that nobody names here fill the hypercall table
+from . import (  # those that nobody names here fill the hypercall table and that of the backends
+    block_backend,
     callback,
     control,
+    debugreg,
     descriptor_tables,
     event_channel_op,
     grant_table_op,
@@ -42,9 +45,11 @@ from . import (  # those that nobody names here fill the hypercall table
     vcpu_op,
     version,
 )
+from .block_contents import BlockImages
 from .console import ConsoleState
-from .cpuid import cpuid
+from .cpuid import Leaf, guest_cpuid
 from .domain import Domain
+from .domain_kill import reap
 from .entry import return_to_guest
 from .event_channel import EventChannels
 from .events import DomainShutdown, Observer
@@ -61,9 +66,13 @@ from .xenstore import XenstoreState
 from .xenstore_home import make_dom0
 from .xenstore_tree import XenstoreTree
 
+BACKEND_MODULES = (block_backend,)
+"""The modules with backends, beside those that are used here."""
+
 HYPERCALL_MODULES = (
     callback,
     control,
+    debugreg,
     descriptor_tables,
     event_channel_op,
     grant_table_op,
@@ -108,15 +117,20 @@ class Hypervisor:
         nr_frames = nr_pages + XEN_OVERHEAD_FRAMES + nr_pages // 256
         self.ram = Ram(nr_frames << 12)
         self.cpu = Cpu(self.ram)
-        self.cpu.cpuid = cpuid
-        self.cpu.rdtsc_allowed = True
+        self.cpu.cpuid = self._cpuid
         self.observer: Observer | None = None
         self.page_info = PageInfoTable(nr_frames)
         self.heap = Heap(self.ram, self.page_info)
         self.m2p = M2p(self)
         self.idt = Idt(self.ram, self.heap.alloc(DOMID_XEN))
         self.domains: dict[int, Domain] = {}
+        self.last_domid = 0
+        """The domid that was given last; none is given twice."""
+        self.dying: list[int] = []
+        """Domains that were destroyed, and of which frames are left: other domains have them mapped."""
         self.xenstore_tree = XenstoreTree()
+        self.block_images: BlockImages | None = None
+        """The images behind the domains' disks: like the observer, no part of the state."""
         self.current: Vcpu | None = None
         """The vcpu whose registers are in the CPU; it keeps them there while nobody else runs."""
         self.running: Vcpu | None = None
@@ -130,13 +144,17 @@ class Hypervisor:
         """Of all domains."""
         self.contended = False
         """Another vcpu than the one that was last scheduled could run, too."""
+        self.audit_every = 0
+        """After so many exits all types and references are recounted (`audit`), to find mistakes of Xen's; 0: never."""
+        self.exits_since_audit = 0
         make_dom0(self)
 
     # -- domains
 
     def create_domain(self, name: str, nr_pages: int, nr_vcpus: int = 1) -> Domain:
         """A domain of `nr_pages` frames, not yet built: `dom_builder` fills it. Of its vcpus only the first starts."""
-        domid = max(self.domains, default=0) + 1
+        self.last_domid += 1
+        domid = self.last_domid
         domain = Domain(self, domid, name, nr_pages)
         self.domains[domid] = domain
         domain.shared_info = self.heap.alloc(DOMID_XEN)
@@ -183,6 +201,12 @@ class Hypervisor:
         """Put a fault address where the guest reads it. Xen: arch_set_cr2()."""
         self.ram.write_u64(vcpu.vcpu_info + _CR2, cr2)
 
+    def _cpuid(self, leaf: int, subleaf: int, count: int) -> Leaf:
+        """What the CPU says to the current vcpu; always the same, whatever the instruction `count`."""
+        del count
+        assert self.current is not None
+        return guest_cpuid(self.current, leaf, subleaf)
+
     # -- running
 
     def schedule(self) -> Vcpu | None:
@@ -190,6 +214,8 @@ class Hypervisor:
 
         With all vcpus waiting, time jumps to the next timer. None: no domain can run, ever or before there is input.
         """
+        if self.dying:
+            reap(self)
         while True:
             now = self.now()
             interrupted = now >= self.next_tick_ns
@@ -245,9 +271,12 @@ class Hypervisor:
         vcpu.context = None
         self.current = vcpu
         cpu.cr3 = vcpu.cr3
-        cpu.io_allowed = vcpu.iopl >= (1 if vcpu.kernel_mode else 3)
+        cpu.cpuid_allowed = vcpu.kernel_mode or not vcpu.cpuid_faulting
+        cpu.rdtsc_allowed = not vcpu.cr4 & Cr4.TSD
+        cpu.tsc_aux = vcpu.tsc_aux
         descriptor_tables.load_gdt(vcpu)
         load_segments(vcpu)
+        debugreg.load_debugregs(vcpu)
         vcpu.check_events = True
 
     def enter(self, vcpu: Vcpu, limit: int, *, skip_stop_point: bool = False) -> Exit:
@@ -276,8 +305,10 @@ class Hypervisor:
         return self.cpu.step()
 
     def handle(self, vcpu: Vcpu, came: Exit) -> None:
-        """Xen's part of an exit."""
+        """Xen's part of an exit. Raises `AuditError` if its counts are wrong afterwards, and anybody looks."""
         handle_exit(vcpu, came)
+        if self.audit_every:
+            self._count_exit()
 
     def run(self, limit: int) -> RunEnd:
         """Run the domains, with nobody looking at the exits, to instruction count `limit` at the most."""
@@ -285,8 +316,16 @@ class Hypervisor:
             vcpu = self.schedule()
             if vcpu is None:
                 return self.idle_reason()
-            handle_exit(vcpu, self.enter(vcpu, limit))
+            self.handle(vcpu, self.enter(vcpu, limit))
         return RunEnd.LIMIT if self.alive else RunEnd.SHUT_DOWN
+
+    def _count_exit(self) -> None:
+        self.exits_since_audit += 1
+        if self.exits_since_audit >= self.audit_every:
+            self.exits_since_audit = 0
+            from .audit import audit  # noqa: PLC0415 - numpy takes a while to load, and few runs need it
+
+            audit(self, scrubbed=False)
 
     @property
     def alive(self) -> bool:

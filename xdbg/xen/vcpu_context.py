@@ -30,6 +30,7 @@ from xdbg.machine.registers import DS, ES, FS, GPR_NAMES, GS
 from xdbg.machine.state import CpuState
 
 from .callback import is_canonical
+from .debugreg import do_set_debugreg
 from .descriptor_tables import set_gdt
 from .entry import inject
 from .faults import HypercallError
@@ -37,7 +38,6 @@ from .guest_access import address_ok
 from .iret import RFLAGS_KEPT, RFLAGS_SET, return_fault
 from .page_info import PGT_L4_PAGE_TABLE
 from .page_table_types import get_page_and_type, put_page_and_type
-from .pv_state import do_set_debugreg
 from .vcpu import Callback, TrapGate, Vcpu
 from .xen_slots import map_ro_mpt
 

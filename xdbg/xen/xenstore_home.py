@@ -67,23 +67,32 @@ def make_dom0(hv: "Hypervisor") -> None:
         view.write(path, value.encode())
 
 
+def homes(domid: int) -> tuple[str, ...]:
+    """All that is kept for one domain."""
+    return domain_path(domid), _vm_path(domid), f"/libxl/{domid}"
+
+
+def _vm_path(domid: int) -> str:
+    return f"/vm/00000000-0000-0000-0000-{domid:012x}"
+
+
 def make_home(domain: "Domain", nr_vcpus: int) -> None:
     """The home of a new domain, whose rings do not exist yet. Xen: libxl__domain_make(), libxl__build_post()."""
     view = as_tool_stack(domain.hv)
     domid = domain.domid
     home = domain_path(domid)
-    uuid = f"00000000-0000-0000-0000-{domid:012x}"
-    for path in (home, f"/vm/{uuid}", *(f"{home}/{name}" for name in _READ_ONLY)):
+    vm = _vm_path(domid)
+    for path in (home, vm, *(f"{home}/{name}" for name in _READ_ONLY)):
         make_node(view, path, readable_by(domid))
     make_node(view, f"/libxl/{domid}", (Permission("n", DOMID_PRIVILEGED),))
     for name in _ITS_OWN:
         make_node(view, f"{home}/{name}", owned_by(domid))
     kib = domain.max_pages * (PAGE_SIZE // 1024)
     for path, value in (
-        (f"{home}/vm", f"/vm/{uuid}"),
+        (f"{home}/vm", vm),
         (f"{home}/name", domain.name),
-        (f"/vm/{uuid}/name", domain.name),
-        (f"/vm/{uuid}/uuid", uuid),
+        (f"{vm}/name", domain.name),
+        (f"{vm}/uuid", vm.removeprefix("/vm/")),
         (f"{home}/control/platform-feature-multiprocessor-suspend", "1"),
         (f"{home}/control/platform-feature-xs_reset_watches", "1"),
         (f"/libxl/{domid}/type", "pv"),
@@ -92,7 +101,7 @@ def make_home(domain: "Domain", nr_vcpus: int) -> None:
         (f"{home}/memory/videoram", "0"),
         (f"{home}/domid", str(domid)),
         *((f"{home}/cpu/{number}/availability", "online") for number in range(nr_vcpus)),
-        (f"/vm/{uuid}/image/ostype", "linux"),
+        (f"{vm}/image/ostype", "linux"),
     ):
         view.write(path, value.encode())
 

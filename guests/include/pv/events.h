@@ -22,7 +22,7 @@ typedef void event_handler(unsigned port, struct regs *regs);
 
 /* Maps the shared info page, masks all ports and registers the event callback; upcalls stay masked. */
 void events_init(void);
-/* Binds VIRQ_* or an IPI of this vcpu to a new port, still masked. */
+/* Binds VIRQ_* or an IPI of the calling vcpu to a new port, still masked. Its handler runs on this vcpu. */
 unsigned event_bind_virq(unsigned virq, event_handler *handler);
 unsigned event_bind_ipi(event_handler *handler);
 /* Calls `handler` for upcalls of `port`. */

@@ -40,6 +40,7 @@ static inline long hypercall_mmuext_op(const struct mmuext_op *list, unsigned co
 static inline long hypercall_update_va_mapping(unsigned long va, uint64_t pte, unsigned long flags) { return HYPERCALL(update_va_mapping, va, pte, flags, 0); }
 static inline long hypercall_stack_switch(unsigned ss, unsigned long sp) { return HYPERCALL(stack_switch, ss, sp, 0, 0); }
 static inline long hypercall_callback_op(unsigned cmd, const void *arg) { return HYPERCALL(callback_op, cmd, arg, 0, 0); }
+static inline long hypercall_set_segment_base(unsigned which, const void *base) { return HYPERCALL(set_segment_base, which, base, 0, 0); }
 static inline long hypercall_fpu_taskswitch(int set) { return HYPERCALL(fpu_taskswitch, set, 0, 0, 0); }
 static inline long hypercall_set_debugreg(int reg, unsigned long value) { return HYPERCALL(set_debugreg, reg, value, 0, 0); }
 static inline unsigned long hypercall_get_debugreg(int reg) { return HYPERCALL(get_debugreg, reg, 0, 0, 0); }

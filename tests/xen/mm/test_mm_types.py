@@ -10,7 +10,8 @@ from xdbg.abi.frames import Mfn
 from xdbg.abi.hypercalls import VmasstType
 from xdbg.abi.mmu import DOMID_IO, DOMID_SELF, DOMID_XEN, MmuextOp
 from xdbg.abi.x86 import PTE_ACCESSED, PTE_ADDR_MASK, PTE_GLOBAL, PTE_PRESENT, PTE_RW, PTE_USER
-from xdbg.xen.audit import AuditError, audit
+from xdbg.xen.audit import audit
+from xdbg.xen.faults import AuditError
 from xdbg.xen.page_info import (
     PGT_L1_PAGE_TABLE,
     PGT_L2_PAGE_TABLE,

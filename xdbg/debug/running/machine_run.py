@@ -154,9 +154,11 @@ class MachineRun:
         """
         self.idle = False
         events = [part.begin() for part in parts]
-        if not any(events) and not any(part.stands for part in parts):
-            stops = self._slice([part.run for part in parts], limit)
-            events = [part.after(stops.get(id(part.run))) for part in parts]
+        if not any(events):
+            self.idle = any(part.stands for part in parts)
+            if not self.idle:
+                stops = self._slice([part.run for part in parts], limit)
+                events = [part.after(stops.get(id(part.run))) for part in parts]
         for part, event in zip(parts, events, strict=True):
             part.conclude(event)
         return events

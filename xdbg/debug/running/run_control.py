@@ -240,7 +240,7 @@ class RunControl:
             case StopPointExit(vaddr):
                 return self._reached(vcpu, vaddr)
             case WatchExit():
-                return self.following.watched(vcpu, came)
+                return self.sources.watched(vcpu, came)
             case _:
                 return self.sources.handle(vcpu, came)
 

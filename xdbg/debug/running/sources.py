@@ -24,7 +24,7 @@ from typing import Final
 
 from xdbg.abi.frames import Vaddr
 from xdbg.debug.points.breakpoints import Breakpoints
-from xdbg.machine.exits import ExceptionExit, Exit, SyscallExit
+from xdbg.machine.exits import ExceptionExit, Exit, SyscallExit, WatchExit
 from xdbg.rsp.replies import StopEvent
 from xdbg.xen.vcpu import Vcpu
 
@@ -168,6 +168,16 @@ class Sources:
         """Xen's part of what `take_deferred` gave."""
         return self._xen(vcpu, came)
 
+    def watched(self, vcpu: Vcpu, came: WatchExit) -> StopEvent | None:
+        """Watched memory was touched. A #DB of the guest's by the same instruction comes after the stop."""
+        stop = self._following.watched(vcpu, came)
+        if came.trap is None:
+            return stop
+        if stop is None:
+            return self.handle(vcpu, came.trap)
+        self._deferred = (place_of(vcpu), came.trap)
+        return stop
+
     def reached(self, vcpu: Vcpu, vaddr: Vaddr) -> StopEvent | None:
         """A stop point has been reached. The sources are asked once for each time that the guest comes there."""
         self.leaves_breakpoint = False
@@ -266,4 +276,4 @@ def exit_length(came: Exit) -> int:
 
 def _is_trap(came: Exit) -> bool:
     """Whether the exit came behind an instruction that can't be made to cause it again."""
-    return isinstance(came, ExceptionExit) and came.dr6 != 0
+    return isinstance(came, ExceptionExit) and came.dr6 != 0 and not came.before
