@@ -129,7 +129,5 @@ def do_console_io(vcpu: Vcpu, cmd: int, count: int, buffer: int) -> int:
             if count:
                 _output(vcpu, copy_from_guest(vcpu, buffer, count))
             return 0
-        case ConsoleIo.READ:
-            raise HypercallError(Errno.EPERM)
         case _:
-            raise HypercallError(Errno.ENOSYS)
+            raise HypercallError(Errno.EPERM)
