@@ -44,12 +44,13 @@ def _guest(folder: Path) -> BundledGuest:
     archive = _BUILD / f"{folder.name}.archive"
     image = _BUILD / f"{folder.name}.image"
     has_programs = (folder / "programs").is_dir()
-    head = (folder / "main.c").read_text(encoding="utf-8").partition("*/")[0]
+    source = (folder / "main.c").read_text(encoding="utf-8")
+    head = source.partition("*/")[0]
     wanted = _VCPUS.search(head)
     has_disk = _DISK.search(head) is not None
     return BundledGuest(
         folder.name,
-        _summary(head + "*/"),
+        _summary(source),
         _BUILD / f"{folder.name}.elf",
         (archive,) if has_programs else (),
         (image,) if has_disk else (),
