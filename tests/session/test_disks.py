@@ -5,11 +5,14 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from xdbg.cli import main
 from xdbg.session.bundled import find_guest
 from xdbg.session.console import Terminal
 from xdbg.session.disk_images import DiskImages
 from xdbg.session.disks import Disk, DiskError, device_number, parse_disk, with_devices
+from xdbg.session.domain_spec import parse_domain
 from xdbg.session.launch import Launch, LaunchError, launch
 from xdbg.session.limits import Limits
 from xdbg.session.packet_log import DomainHeader
@@ -186,6 +189,29 @@ def test_a_disk_that_writes_through_changes_its_file(tmp_path: Path) -> None:
 
 def test_the_guest_is_refused_its_writes_to_a_read_only_disk() -> None:
     assert run_disk((Disk(image_of_the_guest(), access=RO),)) is Outcome.CRASHED
+
+
+def test_domains_of_a_description_and_of_a_configuration_file_have_disks(tmp_path: Path) -> None:
+    config = tmp_path / "a.cfg"
+    config.write_text('name = "a"\nkernel = "hello"\ndisk = ["file:/a.img,xvda,r", "/b.img,raw,xvdb,w"]\n')
+    expected = (Disk(Path("/a.img"), "xvda", RO), Disk(Path("/b.img"), "xvdb", COW))
+    assert parse_domain(str(config), print).disks == expected
+    described = parse_domain('kernel=hello,disk="/a.img,xvda,r",disk="/b.img,xvdb"', print)
+    assert described.disks == expected
+    config.write_text('name = "a"\nkernel = "hello"\ndisk = ["qcow2:/a.img,xvda,r"]\n')
+    for text in (str(config), 'kernel=hello,disk="/a.img,qcow2"'):
+        with pytest.raises(LaunchError, match="qcow2 can't be used"):
+            parse_domain(text, print)
+
+
+def test_a_mistake_on_the_command_line_is_told_and_ends_it() -> None:
+    runner = CliRunner()
+    for argument, reason in (("/nowhere", "No such file"), ("a.img,qcow2", "can't be used"), ("a,b,c", "is no access")):
+        result = runner.invoke(main, ["run", "hello", "--disk", argument])
+        assert result.exit_code == 2
+        assert reason in result.output
+    twice = runner.invoke(main, ["run", "hello", "--disk", "a,xvda", "--disk", "b,d0"])
+    assert (twice.exit_code, twice.output) == (2, "Error: two disks are d0: a and b\n")
 
 
 def test_a_packet_log_knows_what_was_on_the_disks(tmp_path: Path) -> None:

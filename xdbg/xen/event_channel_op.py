@@ -33,10 +33,8 @@ from .event_channel import BACKEND_DOMID, BACKENDS, Port, clear_pending, notify,
 from .faults import HypercallError
 from .guest_access import read_struct, write_struct
 from .hypercall import hypercall
+from .pirq import NR_PIRQS
 from .vcpu import Vcpu
-
-NR_PIRQS: Final = 56
-"""Physical interrupts that a domain could name: 24 lines of an I/O APIC and 32 more; none is permitted to it."""
 
 RESET_CONT: Final = 14
 """EVTCHNOP_reset_cont: the command by which Xen itself goes on with a long reset; no guest's header has it."""
