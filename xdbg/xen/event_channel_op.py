@@ -4,6 +4,8 @@ Ports and how one becomes pending are in `event_channel`. An unprivileged domain
 channel is named by its domain and port, and must have been made for this domain by EVTCHNOP_alloc_unbound.
 """
 
+from typing import Final
+
 from xdbg.abi.errno import Errno
 from xdbg.abi.event_channel import (
     NR_VIRQS,
@@ -34,6 +36,8 @@ from .hypercall import hypercall
 from .pirq import NR_PIRQS
 from .vcpu import Vcpu
 
+RESET_CONT: Final = 14
+"""EVTCHNOP_reset_cont: the command by which Xen itself goes on with a long reset; no guest's header has it."""
 _COMPAT = frozenset(range(EvtchnOp.UNMASK + 1))
 """Commands that the old form of the hypercall knows."""
 _PER_VCPU_VIRQS = frozenset({Virq.TIMER, Virq.DEBUG, Virq.XENOPROF, Virq.XENPMU})
@@ -61,11 +65,13 @@ def domain_by_id(vcpu: Vcpu, domid: int) -> Domain:
 
 
 def _own_domain(vcpu: Vcpu, domid: int) -> Domain:
-    """As `domain_by_id`, for what an unprivileged domain may do to itself alone: -EPERM for another."""
-    domain = domain_by_id(vcpu, domid)
-    if domain is not vcpu.domain:
+    """As `domain_by_id`, for what an unprivileged domain may do to itself alone: -EPERM for another.
+
+    Domain 0 is always there.
+    """
+    if domid == BACKEND_DOMID or domain_by_id(vcpu, domid) is not vcpu.domain:
         raise HypercallError(Errno.EPERM)
-    return domain
+    return vcpu.domain
 
 
 def alloc_unbound(domain: Domain, remote_domid: int) -> int:
@@ -230,8 +236,14 @@ def do_event_channel_op(vcpu: Vcpu, cmd: int, arg: int) -> int:
             bind_vcpu(domain, bind.port, bind.vcpu)
         case EvtchnOp.RESET:
             reset(_own_domain(vcpu, read_struct(vcpu, arg, EvtchnReset).dom))
+        case _ if cmd == RESET_CONT:
+            # How Xen goes on with a long reset. Here a reset is done at once, so there is none to go on with.
+            _own_domain(vcpu, read_struct(vcpu, arg, EvtchnReset).dom)
+            raise HypercallError(Errno.EBUSY)
         case EvtchnOp.ALLOC_UNBOUND:
             alloc = read_struct(vcpu, arg, EvtchnAllocUnbound)
+            if alloc.dom != BACKEND_DOMID:
+                domain_by_id(vcpu, alloc.dom).event_channels.free_port()
             owner = _own_domain(vcpu, alloc.dom)
             remote = domain.domid if alloc.remote_dom == DOMID_SELF else alloc.remote_dom
             alloc.port = alloc_unbound(owner, remote)
@@ -252,6 +264,8 @@ def do_event_channel_op(vcpu: Vcpu, cmd: int, arg: int) -> int:
             bind_pirq(read_struct(vcpu, arg, EvtchnBindPirq).pirq)
         case EvtchnOp.STATUS:
             query = read_struct(vcpu, arg, EvtchnStatus)
+            if query.dom != BACKEND_DOMID:
+                domain_by_id(vcpu, query.dom).event_channels.port(query.port)
             status(_own_domain(vcpu, query.dom), query)
             write_struct(vcpu, arg, query)
         case _:
