@@ -107,44 +107,42 @@ class Pair:
         return [Entry.decode(line, number) for number, line in enumerate(lines, 2)]
 
 
+GO = (b"vCont;c", b"vCont;c", b"vCont;c", b"vCont;c:p400001.1", b"vCont;s:p400001.1;c")
 ACTIONS = st.sampled_from(
     [
-        *(b"come", b"come", b"vanish", b"D;400001", b"\x03", b"?", b"g", NON_STOP, b"QNonStop:0", b"vStopped"),
-        *(b"vCont;c", b"vCont;c", b"vCont;c:p400001.1", b"vCont;s:p400001.1;c", b"vCont;t", b"vCtrlC"),
-        *(b"Z0,<main>,1", b"Z0,<printk>,1", b"Z1,<hypercall_page>,1", b"z0,<printk>,1", b"z1,<hypercall_page>,1"),
-        *(b"vCont;r<printk>,<main>:p400001.1;c", b"qSupported:multiprocess+", b"Z2,<main>,8"),
+        *(*GO, *GO, *GO, b"vCont;r<printk>,<main>:p400001.1;c"),
+        *(b"", b"", b"", b"come", b"come", b"come", b"vanish", b"D;400001", b"\x03", b"\x03", b"vCont;t", b"vCtrlC"),
+        *(b"?", b"g", NON_STOP, b"QNonStop:0", b"vStopped", b"qSupported:multiprocess+"),
+        *(b"Z0,<main>,1", b"Z0,<printk>,1", b"Z1,<hypercall_page>,1", b"Z2,<main>,8", b"z0,<printk>,1"),
     ]
 )
 STEPS = st.lists(
-    st.one_of(
-        st.tuples(st.just("act"), st.integers(0, 1), ACTIONS),
-        st.tuples(st.just("turn"), st.sampled_from([1, 997, 50_000, 2_000_000]), st.just(b"")),
-    ),
-    max_size=40,
+    st.tuples(ACTIONS, ACTIONS, st.sampled_from([1, 997, 50_000, 1_000_000])), min_size=4, max_size=24
+)  # fmt: skip
+
+
+@examples(10)
+@given(
+    begins=st.lists(st.sampled_from([b"Z0,<main>,1", b"Z0,<printk>,1", NON_STOP]), max_size=2),
+    steps=STEPS,
+    slice_length=st.sampled_from([9_973, 1_000_000]),
 )
-
-
-@examples(25)
-@given(steps=STEPS, slice_length=st.sampled_from([9_973, 1_000_000]))
-def test_two_debuggers_change_nothing_and_are_replayed(steps, slice_length, tmp_path_factory):
+def test_two_debuggers_change_nothing_and_are_replayed(begins, steps, slice_length, tmp_path_factory):
     pair = Pair()
     try:
-        for who in (0, 1):
-            pair.act(who, b"come")
-        for kind, number, action in steps:
-            if pair.over:
-                break
-            if kind == "act":
-                pair.act(number, action)
-            else:
-                pair.turn(number)
+        for action in (b"come", *begins, b"vCont;c"):
+            pair.act(0, action)
+            pair.act(1, action)
+        for first, second, instructions in steps:
+            for who, action in ((0, first), (1, second)):
+                if action and not pair.over:
+                    pair.act(who, action)
+                pair.turn(instructions)
         for domain in pair.server.served.domains:
             connection = domain.connection
             assert connection is None or connection.state is not State.DISCONNECTED
-        found = Replay(launch_machine(DOMAINS), tmp_path_factory.getbasetemp(), slice_length=slice_length).run(
-            pair.entries()
-        )
-        assert found is None
+        machine = launch_machine(DOMAINS)
+        assert Replay(machine, tmp_path_factory.getbasetemp(), slice_length=slice_length).run(pair.entries()) is None
         pair.leave()
         assert outcome(pair.server.served.machine) == undebugged()
     finally:
