@@ -120,7 +120,6 @@ class Vcpu:
     syscall_callback: Callback = field(default_factory=Callback)
     syscall32_callback: Callback = field(default_factory=Callback)
     sysenter_callback: Callback = field(default_factory=Callback)
-    nmi_callback: Callback = field(default_factory=Callback)
 
     # virtual machine state
     cr0: int = 0x80050033

@@ -72,8 +72,9 @@ class NonStop:
         self._forget()
         self._run.standstill()
         if on:
-            vcpu = self._inferiors.domain.vcpus[0]
-            self._holding.begin(self._stops.reply(Signal.ZERO, thread, vcpu) for thread in self._threads())
+            self._holding.begin(
+                self._stops.reply(Signal.ZERO, thread, self._vcpu_of(thread)) for thread in self._threads()
+            )
         else:
             self._holding.end()
 
