@@ -31,6 +31,7 @@ PRELUDE = """\
 #include <xen/memory.h>
 #include <xen/physdev.h>
 #include <xen/sched.h>
+#include <xen/nmi.h>
 #include <xen/vcpu.h>
 #include <xen/version.h>
 #include <asm/bootparam.h>

@@ -99,6 +99,41 @@ static size_t modrm_length(const uint8_t *p, size_t left)
     return length + (mod == 1 ? 1 : mod == 2 ? 4 : 0);
 }
 
+/* May the instruction, with its operand in memory, have a LOCK prefix? */
+static bool is_lockable(uint8_t map, uint8_t opcode, uint8_t reg)
+{
+    if (map == 1)
+        return opcode == 0xab || opcode == 0xb3 || opcode == 0xbb || opcode == 0xb0 || opcode == 0xb1 || opcode == 0xc0 ||
+               opcode == 0xc1 || (opcode == 0xba && reg >= 5) || (opcode == 0xc7 && reg == 1);
+    if (map)
+        return false;
+    if (opcode < 0x38)
+        return (opcode & 7) < 2;
+    return ((opcode == 0x80 || opcode == 0x81 || opcode == 0x83) && reg != 7) || opcode == 0x86 || opcode == 0x87 ||
+           ((opcode == 0xf6 || opcode == 0xf7) && (reg == 2 || reg == 3)) || (opcode >= 0xfe && reg < 2);
+}
+
+/* Is it #UD on the processor that the engine stands for, although the engine executes something? */
+static bool is_invalid(const struct instruction *i, const uint8_t *code, bool lock)
+{
+    uint8_t modrm = i->modrm ? code[i->modrm] : 0xc0, reg = modrm >> 3 & 7;
+
+    if (lock && (modrm >= 0xc0 || !is_lockable(i->map, i->opcode, reg)))
+        return true;
+    switch (i->map << 8 | i->opcode) {
+    case 0x08f: /* AMD's XOP */
+        return reg != 0;
+    case 0x0c6: case 0x0c7: /* transactions */
+        return modrm >= 0xc0 && reg == 7;
+    case 0x1ae: /* shadow stacks, waiting in user mode */
+        return modrm >= 0xc0 && i->prefix;
+    case 0x1c3: /* movnti */
+        return i->prefix != 0;
+    default:
+        return false;
+    }
+}
+
 static void decode_io(struct instruction *out, uint8_t opcode, uint8_t port, bool operand16)
 {
     out->special = SPECIAL_IO;
@@ -112,7 +147,7 @@ static void decode_io(struct instruction *out, uint8_t opcode, uint8_t port, boo
 void decode(const uint8_t *code, size_t available, struct instruction *out)
 {
     size_t at = 0, limit = available < 15 ? available : 15;
-    bool operand16 = false, address32 = false, repeat = false, prefix66 = false, prefixf2 = false, two_bytes = false;
+    bool lock = false, operand16 = false, address32 = false, repeat = false, prefix66 = false, prefixf2 = false, two_bytes = false;
     uint8_t rex = 0, opcode, form;
 
     *out = (struct instruction){0};
@@ -126,6 +161,7 @@ void decode(const uint8_t *code, size_t available, struct instruction *out)
         }
         if (opcode == 0x64 || opcode == 0x65)
             out->segment = opcode & 1 ? 5 : 4;
+        lock |= opcode == 0xf0;
         if (opcode == 0x66) {
             operand16 = true;
             prefix66 = true;
@@ -186,7 +222,7 @@ void decode(const uint8_t *code, size_t available, struct instruction *out)
             break;
         }
     } else if (opcode == 0xc4 || opcode == 0xc5 || opcode == 0x62) {
-        out->special = SPECIAL_VEX;
+        out->special = SPECIAL_INVALID;
         out->length = (uint8_t)at;
         return;
     } else if (opcode == 0xf1) {
@@ -222,8 +258,11 @@ void decode(const uint8_t *code, size_t available, struct instruction *out)
         at += rex & 8 ? 8 : operand16 ? 2 : 4;
     if (form & A)
         at += address32 ? 4 : 8;
-    if (at <= limit)
-        out->length = (uint8_t)at;
+    if (at > limit)
+        return;
+    out->length = (uint8_t)at;
+    if (is_invalid(out, code, lock))
+        out->special = SPECIAL_INVALID;
 }
 
 /* For tests: the length of the instruction at `code`, 0 when it is not whole. */

@@ -4,8 +4,9 @@ from xdbg.abi.callback import CALLBACKF_MASK_EVENTS, CallbackOp, CallbackRegiste
 from xdbg.abi.errno import Errno
 from xdbg.abi.frames import Vaddr
 from xdbg.abi.hypercalls import Hypercall
+from xdbg.abi.nmi import XennmiCallback, XennmiOp
 from xdbg.abi.trap import TrapInfo
-from xdbg.abi.x86 import FLAT_KERNEL_CS64
+from xdbg.abi.x86 import FLAT_KERNEL_CS64, Vector
 
 from .faults import HypercallError
 from .guest_access import read_struct
@@ -21,8 +22,8 @@ def is_canonical(address: int) -> bool:
 
 
 def fixup_guest_code_selector(selector: int) -> int:
-    """A code selector that can be loaded at CPL 3: RPL 3, and Xen's flat one for a selector of Xen's own or none."""
-    return FLAT_KERNEL_CS64 if selector & 0xFFFC == 0 else selector | 3
+    """The selector with the RPL that a guest's kernel has: 3. Xen: fixup_guest_selector()."""
+    return selector | 3
 
 
 @hypercall(Hypercall.SET_TRAP_TABLE)
@@ -94,9 +95,34 @@ def _register(vcpu: Vcpu, kind: int, address: Vaddr, flags: int) -> None:
         case CallbackType.SYSENTER | CallbackType.SYSENTER_DEPRECATED:
             vcpu.sysenter_callback = callback
         case CallbackType.NMI:
-            vcpu.nmi_callback = callback
+            _register_nmi(vcpu, address)
         case _:
             raise HypercallError(Errno.ENOSYS)
+
+
+def _register_nmi(vcpu: Vcpu, address: Vaddr) -> None:
+    """The NMI's handler is an entry of the trap table like others. Xen: register_guest_nmi_callback()."""
+    gate = TrapGate(Vector.NMI, 0, True, FLAT_KERNEL_CS64, address)
+    vcpu.trap_table[Vector.NMI] = gate if address else None
+
+
+@hypercall(Hypercall.NMI_OP)
+def do_nmi_op(vcpu: Vcpu, cmd: int, arg: int) -> int:
+    """HYPERVISOR_nmi_op(cmd, arg): register or unregister the handler of NMIs. Xen: do_nmi_op().
+
+    -EINVAL for an address that is not canonical, -ENOSYS for any other command.
+    """
+    match cmd:
+        case XennmiOp.REGISTER_CALLBACK:
+            address = read_struct(vcpu, arg, XennmiCallback).handler_address
+            if not is_canonical(address):
+                raise HypercallError(Errno.EINVAL)
+            _register_nmi(vcpu, Vaddr(address))
+        case XennmiOp.UNREGISTER_CALLBACK:
+            vcpu.trap_table[Vector.NMI] = None
+        case _:
+            raise HypercallError(Errno.ENOSYS)
+    return 0
 
 
 def _unregister(vcpu: Vcpu, kind: int) -> None:
@@ -111,6 +137,6 @@ def _unregister(vcpu: Vcpu, kind: int) -> None:
         ):
             raise HypercallError(Errno.EINVAL)
         case CallbackType.NMI:
-            vcpu.nmi_callback = Callback()
+            vcpu.trap_table[Vector.NMI] = None
         case _:
             raise HypercallError(Errno.ENOSYS)
