@@ -61,22 +61,42 @@ static uint8_t two_byte(uint8_t opcode)
     }
 }
 
-/* How many bytes the instruction may load at one address in several parts of at most 8; 0: in one part. */
-static uint8_t load_parts(uint8_t opcode, bool two_byte_map, bool scalar, uint8_t modrm)
+/* Does an SSE instruction load 16 bytes? `prefix` is its mandatory prefix. */
+static bool loads_16(uint8_t map, uint8_t opcode, uint8_t prefix)
+{
+    bool packed = prefix == 0 || prefix == 0x66;
+
+    if (map == 2)
+        return prefix == 0x66 && !((opcode >= 0x20 && opcode <= 0x25) || (opcode >= 0x30 && opcode <= 0x35)) && opcode < 0xf0;
+    if (map == 3)
+        return prefix == 0x66 && opcode != 0x0a && opcode != 0x0b && !(opcode >= 0x20 && opcode <= 0x22);
+    switch (opcode) {
+    case 0x10: case 0x14: case 0x15: case 0x28: case 0x51 ... 0x59: case 0x5c ... 0x5f: case 0xc2: case 0xc6:
+        return packed;
+    case 0x5b: case 0x7c: case 0x7d: case 0xd0:
+        return true;
+    case 0x2c: case 0x2d: case 0x5a: case 0x60 ... 0x6d: case 0x74 ... 0x76: case 0xd1 ... 0xd5: case 0xd8 ... 0xe5:
+    case 0xe8 ... 0xef: case 0xf1 ... 0xf6: case 0xf8 ... 0xfe:
+        return prefix == 0x66;
+    case 0x6f: case 0x70:
+        return prefix != 0;
+    case 0xe6:
+        return prefix == 0x66 || prefix == 0xf2;
+    case 0xf0:
+        return prefix == 0xf2;
+    default:
+        return false;
+    }
+}
+
+/* How many bytes the instruction loads at one address in several parts of at most 8; 0: in one part. */
+static uint8_t load_parts(uint8_t map, uint8_t opcode, uint8_t prefix, uint8_t modrm)
 {
     uint8_t reg = modrm >> 3 & 7;
 
-    if (!two_byte_map)
+    if (map == 0)
         return opcode == 0xdb && reg == 5 ? 10 : opcode == 0xd9 && reg == 4 ? 28 : opcode == 0xdd && reg == 4 ? 108 : 0;
-    switch (opcode) {
-    case 0x10: case 0x28 ... 0x2f: case 0x51: case 0x58 ... 0x5f:
-        return scalar ? 0 : 16;
-    case 0x14: case 0x15: case 0x38: case 0x3a: case 0x52 ... 0x57: case 0x60 ... 0x70: case 0x74 ... 0x76: case 0x7c:
-    case 0x7d: case 0xc2: case 0xc6: case 0xd0 ... 0xff:
-        return 16;
-    default:
-        return 0;
-    }
+    return loads_16(map, opcode, prefix) ? 16 : 0;
 }
 
 /* Bytes of ModRM, SIB and displacement. */
@@ -240,7 +260,7 @@ void decode(const uint8_t *code, size_t available, struct instruction *out)
     if (form & (M | G)) {
         if (at >= limit)
             return;
-        out->load_parts = load_parts(opcode, two_bytes, repeat, code[at]);
+        out->load_parts = load_parts(out->map, out->opcode, out->prefix, code[at]);
         out->modrm = (uint8_t)at;
         if (two_bytes && opcode == 0xae && code[at] < 0xc0 && (code[at] & 0x38) <= 0x18)
             out->special = SPECIAL_MXCSR;
