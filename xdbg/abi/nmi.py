@@ -1,11 +1,11 @@
-"""Non-maskable interrupts of a guest. Xen public/nmi.h."""
+"""The NMI callback of a vcpu: nmi_op. Xen public/nmi.h."""
 
 from xdbg.abi.cenum import CEnum
 from xdbg.abi.cstruct import U64, CStruct, abi
 
 
-class XennmiOp(CEnum, prefix="XENNMI_"):
-    """XENNMI_*: first argument of nmi_op."""
+class XenNmi(CEnum, prefix="XENNMI_"):
+    """XENNMI_*: first argument of nmi_op. Xen public/nmi.h."""
 
     REGISTER_CALLBACK = 0
     UNREGISTER_CALLBACK = 1
@@ -13,7 +13,7 @@ class XennmiOp(CEnum, prefix="XENNMI_"):
 
 @abi(size=16)
 class XennmiCallback(CStruct):
-    """struct xennmi_callback: argument of REGISTER_CALLBACK."""
+    """struct xennmi_callback. Xen public/nmi.h."""
 
     handler_address: U64
     pad: U64

@@ -53,6 +53,7 @@ _PF: Final = 14
 _U32: Final = 0xFFFF_FFFF
 
 _COUNT: Final = Clock.count.offset // 8
+_TSC_OFFSET: Final = Clock.tsc_offset.offset // 8
 _DEADLINE_WORD: Final = Clock.deadline.offset // 8
 _SKIP_WORD: Final = Clock.skip_stop_point.offset // 8
 _CPUID_ALLOWED: Final = Clock.cpuid_allowed.offset // 8
@@ -113,7 +114,7 @@ class Cpu(Registers):
     @property
     def count(self) -> int:
         """Instructions retired since creation."""
-        return int(self._clock.count)
+        return self._words[_COUNT]
 
     @count.setter
     def count(self, value: int) -> None:
@@ -127,11 +128,17 @@ class Cpu(Registers):
     @property
     def tsc_offset(self) -> int:
         """What rdtsc adds to `count`, modulo 2**64."""
-        return int(self._clock.tsc_offset)
+        return self._words[_TSC_OFFSET]
 
     @tsc_offset.setter
     def tsc_offset(self, value: int) -> None:
         self._clock.tsc_offset = value & (1 << 64) - 1
+
+    @property
+    def tsc(self) -> int:
+        """`count` + `tsc_offset`, not cut to 64 bits."""
+        words = self._words
+        return words[_COUNT] + words[_TSC_OFFSET]
 
     @property
     def tsc_aux(self) -> int:

@@ -1,10 +1,11 @@
 """The entry points that a guest registers: trap table, callbacks, kernel stack. Xen: arch/x86/pv/callback.c."""
 
+from contextlib import suppress
+
 from xdbg.abi.callback import CALLBACKF_MASK_EVENTS, CallbackOp, CallbackRegister, CallbackType, CallbackUnregister
 from xdbg.abi.errno import Errno
 from xdbg.abi.frames import Vaddr
 from xdbg.abi.hypercalls import Hypercall
-from xdbg.abi.nmi import XennmiCallback, XennmiOp
 from xdbg.abi.trap import TrapInfo
 from xdbg.abi.x86 import FLAT_KERNEL_CS64, Vector
 
@@ -52,14 +53,15 @@ def do_set_trap_table(vcpu: Vcpu, traps: int) -> int:
 def do_set_callbacks(vcpu: Vcpu, event: int, failsafe: int, syscall: int) -> int:
     """HYPERVISOR_set_callbacks(event, failsafe, syscall): the older form of callback_op.
 
-    Xen: do_set_callbacks().
+    An address that is not canonical is passed over in silence. Xen: do_set_callbacks().
     """
     for kind, address in (
         (CallbackType.EVENT, event),
         (CallbackType.FAILSAFE, failsafe),
         (CallbackType.SYSCALL, syscall),
     ):
-        _register(vcpu, kind, Vaddr(address), 0)
+        with suppress(HypercallError):
+            _register(vcpu, kind, Vaddr(address), 0)
     return 0
 
 
@@ -92,37 +94,12 @@ def _register(vcpu: Vcpu, kind: int, address: Vaddr, flags: int) -> None:
             vcpu.syscall_callback = callback
         case CallbackType.SYSCALL32:
             vcpu.syscall32_callback = callback
-        case CallbackType.SYSENTER | CallbackType.SYSENTER_DEPRECATED:
+        case CallbackType.SYSENTER:
             vcpu.sysenter_callback = callback
         case CallbackType.NMI:
-            _register_nmi(vcpu, address)
+            register_guest_nmi_callback(vcpu, address)
         case _:
             raise HypercallError(Errno.ENOSYS)
-
-
-def _register_nmi(vcpu: Vcpu, address: Vaddr) -> None:
-    """The NMI's handler is an entry of the trap table like others. Xen: register_guest_nmi_callback()."""
-    gate = TrapGate(Vector.NMI, 0, True, FLAT_KERNEL_CS64, address)
-    vcpu.trap_table[Vector.NMI] = gate if address else None
-
-
-@hypercall(Hypercall.NMI_OP)
-def do_nmi_op(vcpu: Vcpu, cmd: int, arg: int) -> int:
-    """HYPERVISOR_nmi_op(cmd, arg): register or unregister the handler of NMIs. Xen: do_nmi_op().
-
-    -EINVAL for an address that is not canonical, -ENOSYS for any other command.
-    """
-    match cmd:
-        case XennmiOp.REGISTER_CALLBACK:
-            address = read_struct(vcpu, arg, XennmiCallback).handler_address
-            if not is_canonical(address):
-                raise HypercallError(Errno.EINVAL)
-            _register_nmi(vcpu, Vaddr(address))
-        case XennmiOp.UNREGISTER_CALLBACK:
-            vcpu.trap_table[Vector.NMI] = None
-        case _:
-            raise HypercallError(Errno.ENOSYS)
-    return 0
 
 
 def _unregister(vcpu: Vcpu, kind: int) -> None:
@@ -133,10 +110,22 @@ def _unregister(vcpu: Vcpu, kind: int) -> None:
             | CallbackType.SYSCALL
             | CallbackType.SYSCALL32
             | CallbackType.SYSENTER
-            | CallbackType.SYSENTER_DEPRECATED
         ):
             raise HypercallError(Errno.EINVAL)
         case CallbackType.NMI:
-            vcpu.trap_table[Vector.NMI] = None
+            unregister_guest_nmi_callback(vcpu)
         case _:
             raise HypercallError(Errno.ENOSYS)
+
+
+def register_guest_nmi_callback(vcpu: Vcpu, address: Vaddr) -> None:
+    """Make `address` the handler of vector 2, with events masked; -EINVAL if it is not canonical."""
+    if not is_canonical(address):
+        raise HypercallError(Errno.EINVAL)
+    gate = TrapGate(Vector.NMI, 0, True, FLAT_KERNEL_CS64, address)
+    vcpu.trap_table[Vector.NMI] = gate if address else None
+
+
+def unregister_guest_nmi_callback(vcpu: Vcpu) -> None:
+    """Vector 2 has no handler from now on."""
+    vcpu.trap_table[Vector.NMI] = None

@@ -6,7 +6,6 @@ Kernel stack, FPU trap, segment bases, assists; debug registers are in `debugreg
 from xdbg.abi.errno import Errno
 from xdbg.abi.frames import Vaddr
 from xdbg.abi.hypercalls import Hypercall, SegBase, VmasstCmd, VmasstType
-from xdbg.abi.mmu import MulticallEntry
 from xdbg.abi.x86 import Cr0
 from xdbg.abi.x86_descriptors import SELECTOR_OFFSET, SELECTOR_TI
 from xdbg.machine.registers import SelectorError
@@ -14,8 +13,7 @@ from xdbg.machine.registers import SelectorError
 from .callback import is_canonical
 from .descriptor_tables import map_ldt_shadow_page
 from .faults import HypercallError
-from .guest_access import read_struct, write_struct
-from .hypercall import call, hypercall
+from .hypercall import hypercall
 from .vcpu import Vcpu
 
 _ASSISTS = frozenset(int(assist) for assist in VmasstType)
@@ -97,24 +95,3 @@ def _load_user_gs(vcpu: Vcpu, selector: int) -> None:
         cpu.gs = 0
     vcpu.gs_base_user = cpu.gs_base
     cpu.gs_base = kernel_base
-
-
-@hypercall(Hypercall.MULTICALL)
-def do_multicall(vcpu: Vcpu, call_list: int, count: int) -> int | None:
-    """HYPERVISOR_multicall(list, count): several hypercalls, each result in its entry. Xen: common/multicall.c.
-
-    A call that changes the flow (iret) ends the batch; one that blocks the vcpu does not: the rest is done, then the
-    vcpu waits. -EFAULT when an entry can't be read or its result can't be written.
-    """
-    for index in range(count):
-        at = call_list + index * MulticallEntry.SIZE
-        entry = read_struct(vcpu, at, MulticallEntry)
-        if entry.op == Hypercall.MULTICALL:
-            result: int | None = -Errno.ENOSYS
-        else:
-            result = call(vcpu, entry.op & 0xFFFF_FFFF, tuple(entry.args), in_multicall=True)
-        if result is None:
-            return None
-        entry.result = result & (1 << 64) - 1
-        write_struct(vcpu, at, entry)
-    return 0

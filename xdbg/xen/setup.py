@@ -26,14 +26,18 @@ from xdbg.machine.ram import Ram
 from . import (  # those that nobody names here fill the hypercall table and that of the backends
     block_backend,
     callback,
+    control,
     debugreg,
     descriptor_tables,
     event_channel_op,
     grant_table_op,
+    hvm_op,
     iret,
     memory,
     mm,
     mmuext,
+    multicall,
+    nmi,
     physdev,
     pv_state,
     sched,
@@ -68,14 +72,18 @@ BACKEND_MODULES = (block_backend,)
 
 HYPERCALL_MODULES = (
     callback,
+    control,
     debugreg,
     descriptor_tables,
     event_channel_op,
     grant_table_op,
+    hvm_op,
     iret,
     memory,
     mm,
     mmuext,
+    multicall,
+    nmi,
     physdev,
     pv_state,
     sched,
@@ -140,6 +148,8 @@ class Hypervisor:
         """The end of the turn of `running`, if another wants the CPU."""
         self.nr_vcpus = 0
         """Of all domains."""
+        self._entry_limit = 0
+        """The instruction count at which Xen had something to do, when a vcpu was last scheduled."""
         self.contended = False
         """Another vcpu than the one that was last scheduled could run, too."""
         self.audit_every = 0
@@ -189,7 +199,7 @@ class Hypervisor:
 
     def now(self) -> int:
         """System time in ns."""
-        return self.cpu.count + self.cpu.tsc_offset
+        return self.cpu.tsc
 
     def guest_cr2(self, vcpu: Vcpu) -> Vaddr:
         """The CR2 that the guest sees."""
@@ -218,9 +228,11 @@ class Hypervisor:
             now = self.now()
             interrupted = now >= self.next_tick_ns
             due = timer.next_deadline_ns(self)
+            current = self.current
             if due is not None and due <= now:
                 timer.run_timers(self, now)
                 interrupted = True
+                current = None
             vcpu = self.running
             if vcpu is None or not vcpu.runnable or (now >= self.slice_end_ns and self._others_runnable(vcpu)):
                 vcpu = sched.pick_vcpu(self)
@@ -244,6 +256,10 @@ class Hypervisor:
                 self.crash_domain(vcpu, crash.reason)
                 continue
             self.contended = self._others_runnable(vcpu)
+            if vcpu is not current:
+                # Timers have fired, or are the other vcpu's.
+                due = timer.next_deadline_ns(self)
+            self._entry_limit = self._next_event_count(due)
             return vcpu
 
     def _others_runnable(self, vcpu: Vcpu) -> bool:
@@ -280,7 +296,8 @@ class Hypervisor:
     def enter(self, vcpu: Vcpu, limit: int, *, skip_stop_point: bool = False) -> Exit:
         """Run the current vcpu until an exit, at most to instruction count `limit`."""
         assert vcpu is self.current
-        return self.cpu.enter(min(limit, self._next_event_count()), skip_stop_point=skip_stop_point)
+        event = self._next_event_count(timer.next_deadline_ns(self))
+        return self.cpu.enter(min(limit, event), skip_stop_point=skip_stop_point)
 
     def spin(self, vcpu: Vcpu) -> bool:
         """Let time pass to Xen's next event, as if the current vcpu executed jumps to itself; it executes nothing.
@@ -294,7 +311,8 @@ class Hypervisor:
             and not sched.others_runnable(self, vcpu)
         ):
             return False
-        self.cpu.tsc_offset += max(0, self._next_event_count() - self.cpu.count)
+        event = self._next_event_count(timer.next_deadline_ns(self))
+        self.cpu.tsc_offset += max(0, event - self.cpu.count)
         return True
 
     def step(self, vcpu: Vcpu) -> Exit:
@@ -334,10 +352,9 @@ class Hypervisor:
         """What it means that `schedule` found nobody."""
         return RunEnd.IDLE if self.alive else RunEnd.SHUT_DOWN
 
-    def _next_event_count(self) -> int:
-        """The instruction count at which Xen itself has something to do."""
+    def _next_event_count(self, next_timer: int | None) -> int:
+        """The instruction count at which Xen itself has something to do; its first timer is due at `next_timer`."""
         due = self.next_tick_ns
-        next_timer = timer.next_deadline_ns(self)
         if next_timer is not None and next_timer < due:
             due = next_timer
         if self.contended and self.slice_end_ns < due:
