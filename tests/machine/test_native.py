@@ -188,7 +188,6 @@ for _source in (
     ".byte 0x0f, 0x35",
     ".byte 0x48, 0x0f, 0x07",
     "smsw eax",
-    "int1",
 ):
     case(f"valid or not: {_source}", _source, rdi=DATA, data=bytes(range(64)))
 
