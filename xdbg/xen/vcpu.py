@@ -120,6 +120,9 @@ class Vcpu:
     syscall_callback: Callback = field(default_factory=Callback)
     syscall32_callback: Callback = field(default_factory=Callback)
     sysenter_callback: Callback = field(default_factory=Callback)
+    nmi_pending: bool = False
+    """Another vcpu has sent an NMI. `nmi_masked`: the guest is in its handler, until it returns by iret."""
+    nmi_masked: bool = False
 
     # virtual machine state
     cr0: int = 0x80050033
