@@ -9,6 +9,7 @@ XDBG_FUZZ is the number of calls of all guests together; XDBG_FUZZ_SEED the firs
 
 import hashlib
 import os
+import sys
 import time
 
 from xdbg.abi.frames import Mfn
@@ -84,7 +85,7 @@ def test_random_hypercalls_harm_nobody() -> None:
         assert hv.cpu.count < CALLS * MOST_INSTRUCTIONS, "a guest waits for what never comes"
     seconds = time.perf_counter() - begin
     output = b"".join(domain.console.take_output() for domain in fuzzers).decode()
-    print(f"{CALLS} calls in {seconds:.1f} s, {CALLS / seconds:.0f} a second\n{output}")
+    sys.stdout.write(f"{CALLS} calls in {seconds:.1f} s, {CALLS / seconds:.0f} a second\n{output}")
     assert output.count("PASS fuzz") == len(fuzzers), output
     assert [domain.shutdown_code for domain in fuzzers] == [0, 0]
 
