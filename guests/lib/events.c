@@ -2,6 +2,7 @@
 #include <pv/events.h>
 #include <pv/hypercall.h>
 #include <pv/mm.h>
+#include <pv/vcpu.h>
 
 static char shared_info_page[PAGE_SIZE] __attribute__((section(".bss.pages"), aligned(PAGE_SIZE)));
 
@@ -9,9 +10,7 @@ struct shared_info *shared_info = (struct shared_info *)shared_info_page;
 
 static event_handler *handlers[NR_PORTS];
 
-#define vcpu_info ((volatile struct vcpu_info *)&shared_info->vcpu_info[0])
-
-/* Xen changes these words too, so even on one vcpu it takes one instruction to change a bit. */
+/* Xen and other vcpus change these words too: it takes one instruction to change a bit. */
 static void set_bit(volatile unsigned long *word, unsigned bit)
 {
     __asm__ volatile("lock bts %1, %0" : "+m"(*word) : "r"((unsigned long)bit) : "memory");
@@ -25,13 +24,14 @@ static void clear_bit(volatile unsigned long *word, unsigned bit)
 /* The event callback. The pending flag goes first: what becomes pending after that makes a new upcall. */
 void events_take(struct regs *regs)
 {
+    struct vcpu *vcpu = this_vcpu();
     unsigned long selector, ports;
 
-    vcpu_info->evtchn_upcall_pending = 0;
-    selector = __atomic_exchange_n(&vcpu_info->evtchn_pending_sel, 0, __ATOMIC_SEQ_CST);
+    vcpu->info->evtchn_upcall_pending = 0;
+    selector = __atomic_exchange_n(&vcpu->info->evtchn_pending_sel, 0, __ATOMIC_SEQ_CST);
     if (selector & ~1ul)
         fail("an event on a port beyond %u", NR_PORTS);
-    ports = shared_info->evtchn_pending[0] & ~shared_info->evtchn_mask[0];
+    ports = shared_info->evtchn_pending[0] & ~shared_info->evtchn_mask[0] & vcpu->ports;
     for (; ports; ports &= ports - 1) {
         unsigned port = __builtin_ctzl(ports);
 
@@ -59,24 +59,35 @@ void event_handle(unsigned port, event_handler *handler)
     handlers[port] = handler;
 }
 
+/* A port that notifies the calling vcpu. It is still masked: nothing is lost while it changes hands. */
+static unsigned take_port(unsigned port, event_handler *handler)
+{
+    struct vcpu *vcpu = this_vcpu();
+
+    event_handle(port, handler);
+    if (vcpu->id) {
+        clear_bit(&vcpus[0].ports, port);
+        vcpu->ports |= 1ul << port;
+    }
+    return port;
+}
+
 unsigned event_bind_virq(unsigned virq, event_handler *handler)
 {
-    struct evtchn_bind_virq bind = {.virq = virq, .vcpu = 0};
+    struct evtchn_bind_virq bind = {.virq = virq, .vcpu = this_vcpu()->id};
 
     if (hypercall_event_channel_op(EVTCHNOP_bind_virq, &bind))
         fail("cannot bind VIRQ %u", virq);
-    event_handle(bind.port, handler);
-    return bind.port;
+    return take_port(bind.port, handler);
 }
 
 unsigned event_bind_ipi(event_handler *handler)
 {
-    struct evtchn_bind_ipi bind = {.vcpu = 0};
+    struct evtchn_bind_ipi bind = {.vcpu = this_vcpu()->id};
 
     if (hypercall_event_channel_op(EVTCHNOP_bind_ipi, &bind))
         fail("cannot bind an IPI");
-    event_handle(bind.port, handler);
-    return bind.port;
+    return take_port(bind.port, handler);
 }
 
 void event_mask(unsigned port)
@@ -110,18 +121,48 @@ void event_clear(unsigned port)
     clear_bit(&shared_info->evtchn_pending[0], port);
 }
 
+unsigned event_alloc(domid_t domid)
+{
+    struct evtchn_alloc_unbound alloc = {.dom = DOMID_SELF, .remote_dom = domid};
+
+    if (hypercall_event_channel_op(EVTCHNOP_alloc_unbound, &alloc))
+        fail("cannot make a port for domain %u", domid);
+    return alloc.port;
+}
+
+void event_close(unsigned port)
+{
+    struct evtchn_close close = {.port = port};
+
+    if (hypercall_event_channel_op(EVTCHNOP_close, &close))
+        fail("cannot close port %u", port);
+}
+
+void event_wait(unsigned port)
+{
+    evtchn_port_t ports[1] = {port};
+    struct sched_poll poll = {.nr_ports = 1};
+
+    set_xen_guest_handle(poll.ports, ports);
+    while (!event_pending(port))
+        hypercall_sched_op(SCHEDOP_poll, &poll);
+    event_clear(port);
+}
+
 void upcalls_off(void)
 {
-    vcpu_info->evtchn_upcall_mask = 1;
+    this_vcpu()->info->evtchn_upcall_mask = 1;
     __asm__ volatile("" ::: "memory");
 }
 
 /* Clearing the mask is a plain store that Xen does not see: any hypercall makes it look at what is pending. */
 void upcalls_on(void)
 {
+    volatile struct vcpu_info *info = this_vcpu()->info;
+
     __asm__ volatile("" ::: "memory");
-    vcpu_info->evtchn_upcall_mask = 0;
-    if (vcpu_info->evtchn_upcall_pending)
+    info->evtchn_upcall_mask = 0;
+    if (info->evtchn_upcall_pending)
         hypercall_xen_version(XENVER_version, NULL);
 }
 

@@ -25,6 +25,19 @@ _start:
     .cfi_endproc
     .size _start, . - _start
 
+/* A vcpu that the guest has started begins here, on a stack of its own. */
+    .globl vcpu_entry
+    .type vcpu_entry, @function
+vcpu_entry:
+    .cfi_startproc
+    .cfi_undefined rip
+    cld
+    xor %ebp, %ebp
+    call vcpu_main
+    ud2
+    .cfi_endproc
+    .size vcpu_entry, . - vcpu_entry
+
 /*
  * Entry N, 32 bytes long, calls hypercall N. Xen writes them at the start, each the same:
  *      push %rcx; push %r11; mov $N, %eax; syscall; pop %r11; pop %rcx; ret

@@ -1,10 +1,11 @@
 #include <pv/events.h>
 #include <pv/time.h>
+#include <pv/vcpu.h>
 
 /* Xen makes `version` odd while it changes the record; the TSC is scaled by a shift and a 32.32 fraction. */
 uint64_t now_ns(void)
 {
-    const volatile struct vcpu_time_info *t = &shared_info->vcpu_info[0].time;
+    const volatile struct vcpu_time_info *t = &this_vcpu()->info->time;
     uint32_t version, low, high;
     uint64_t now;
 

@@ -6,6 +6,7 @@
 extern char entry_stubs[256][16], entry_event[], entry_syscall[], entry_failsafe[], kernel_stack_top[];
 
 static trap_handler *handlers[NR_VECTORS];
+static unsigned gates[256];
 
 void trap_dispatch(struct regs *regs);
 
@@ -33,6 +34,8 @@ void trap_set(unsigned vector, unsigned gate, trap_handler *handler)
     };
 
     handlers[vector] = handler;
+    if (vector < 256)
+        gates[vector] = gate;
     if (vector < 256 && hypercall_set_trap_table(table))
         fail("set_trap_table refuses vector %u", vector);
 }
@@ -71,4 +74,19 @@ void traps_init(void)
     callback_set(CALLBACKTYPE_failsafe, CALLBACKF_mask_events, entry_failsafe);
     callback_set(CALLBACKTYPE_syscall, CALLBACKF_mask_events, entry_syscall);
     kernel_stack_set(kernel_stack_top);
+}
+
+void traps_describe(struct vcpu_guest_context *context)
+{
+    for (unsigned vector = 0; vector < 256; vector++) {
+        struct trap_info *info = &context->trap_ctxt[vector];
+
+        info->vector = vector;
+        info->flags = gates[vector];
+        info->cs = FLAT_KERNEL_CS;
+        info->address = handlers[vector] ? (unsigned long)entry_stubs[vector] : 0;
+    }
+    context->event_callback_eip = (unsigned long)entry_event;
+    context->failsafe_callback_eip = (unsigned long)entry_failsafe;
+    context->syscall_callback_eip = (unsigned long)entry_syscall;
 }

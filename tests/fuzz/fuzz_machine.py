@@ -19,7 +19,8 @@ from xdbg.rsp.framing import MAX_PAYLOAD, escape, frame, unescape
 from xdbg.session import gallery as gallery_module
 from xdbg.session import server as server_module
 from xdbg.session.client import Client
-from xdbg.session.launch import Launch, Launched, launch
+from xdbg.session.domain_clients import DomainClients
+from xdbg.session.launch import Launch, Launched, launch_machine
 from xdbg.session.packet_log import Entry, Header, PacketLog
 from xdbg.session.replay import Difference, Replay
 from xdbg.session.server import Server

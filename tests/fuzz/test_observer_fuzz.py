@@ -45,7 +45,7 @@ def test_observers_change_nothing_for_the_debugger_or_its_guest(session, start, 
             for piece in packets(said) if isinstance(said, list) else [said]:
                 watched.observer_sends(number, piece)
             watched.gallery_turns()
-            assert watched.server._client is not None
+            assert watched.clients.debugger is not None
         alone.wait(instructions)
         watched.wait(instructions)
         assert watched.answers() == alone.answers()
@@ -94,7 +94,7 @@ def test_observers_stay_until_the_domain_begins_anew(session, asked, how):
             machine.send(packets([payload])[0])
             machine.gallery_turns()
         assert machine.connection.state is State.IDLE
-        assert machine.server._gallery.clients == []
+        assert machine.clients.gallery.clients == []
         assert machine.wires[number].blocked, "its transport has been closed"
     machine.assert_sane()
 
@@ -112,7 +112,7 @@ def test_observers_that_flood_and_never_listen_are_kept_in_bounds(session, undeb
     machine.send(packets([b"vCont;c"])[0] if running else packets([b"?"])[0])
     for _ in range(12):
         for number in numbers:
-            client = next((one for one in machine.server._gallery.clients
+            client = next((one for one in machine.clients.gallery.clients
                            if one.connection is machine.wires[number].connection), None)  # fmt: skip
             if client is not None and not client.unsent and not client.has_more:  # else the server does not read
                 machine.observer_sends(number, data)

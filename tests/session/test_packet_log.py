@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from xdbg.cli import main
-from xdbg.session.launch import launch
+from xdbg.session.launch import launch_machine
 from xdbg.session.packet_log import Entry, read_log
 from xdbg.session.replay import Replay
 from xdbg.testing import GdbSession
@@ -27,7 +27,9 @@ def replay_command(log: Path) -> Result:
 
 def replay(log: Path, slice_length: int = 1_000_000) -> object:
     header, entries = read_log(log)
-    return Replay(launch(header.launch), log.parent, slice_length=slice_length).run(entries)
+    return Replay(
+        launch_machine([domain.launch for domain in header.domains]), log.parent, slice_length=slice_length
+    ).run(entries)
 
 
 def kinds(log: Path) -> dict[str, int]:
@@ -188,7 +190,7 @@ def test_what_was_typed_at_the_console_is_part_of_the_log(log: Path) -> None:
                     gdb.interrupt()
                     gdb.start_running()
                 gdb.interrupt()
-                found = gdb.run("maintenance packet qSearch:memory:ffffffff80100000;60000;typed by hand")
+                found = gdb.run("maintenance packet qSearch:memory:ffffffff80100000;100000;typed by hand")
                 assert 'received: "1,' in found, "it is in the console's ring"
         finally:
             server.terminate()

@@ -57,6 +57,7 @@ class StandInHypervisor:
         self.observer: Any = None
         self.domains: dict[int, Domain] = {}
         self.xenstore_tree = XenstoreTree()
+        self.block_images: Any = None
         self.current: Vcpu | None = None
         self.next_tick_ns = 10_000_000
         self.slice_end_ns = 0

@@ -1,5 +1,8 @@
 """A built domain, looked at from outside: what its kernel will find, word for word."""
 
+import gzip
+import lzma
+import struct
 from array import array
 
 import capstone
@@ -175,8 +178,8 @@ def test_a_module_is_mapped_behind_the_kernel() -> None:
     module = bytes(range(256)) * 20
     domain = build(modules=(module,))
     info = start_info(domain)
-    assert (info.mod_start, info.mod_len) == (BASE + START + (KERNEL_PAGES << 12), len(module))
-    assert read(domain, info.mod_start, info.mod_len) == module
+    assert (info.mod_start, info.mod_len) == (BASE + START + (KERNEL_PAGES << 12), 0x2000)
+    assert read(domain, info.mod_start, info.mod_len) == module.ljust(0x2000, b"\0")
     assert info.flags == Sif.VIRT_P2M_4TOOLS
 
 
@@ -185,8 +188,51 @@ def test_a_module_need_not_be_mapped_if_the_kernel_says_so() -> None:
     domain = build(kernel(unmapped=True), modules=(module,))
     info = start_info(domain)
     assert info.flags == Sif.VIRT_P2M_4TOOLS | Sif.MOD_START_PFN
-    assert (info.mod_start, info.mod_len) == (1024, len(module))
+    assert (info.mod_start, info.mod_len) == (1024, 0x2000)
     assert domain.hv.ram.read(Maddr(p2m(domain)[1024] << 12), len(module)) == module
+
+
+def ramdisk(file: bytes) -> bytes:
+    domain = build(modules=(file,))
+    info = start_info(domain)
+    return read(domain, info.mod_start, info.mod_len)
+
+
+def test_a_ram_disk_is_unpacked_if_it_is_packed_by_gzip() -> None:
+    content = bytes(range(1, 256)) * 100
+    assert ramdisk(gzip.compress(content)) == content.ljust(0x7000, b"\0")
+    page = TEXT[:4096]
+    assert ramdisk(gzip.compress(page)) == page + bytes(4096)  # Xen makes room for 16 bytes more
+    assert ramdisk(gzip.compress(b"")).rstrip(b"\0") == b""
+
+
+NOT_UNPACKED = {
+    "cut": gzip.compress(TEXT)[:-20] + struct.pack("<I", len(TEXT)),
+    "wrong checksum": gzip.compress(TEXT)[:-8] + b"1234" + struct.pack("<I", len(TEXT)),
+    "longer than it says": gzip.compress(TEXT)[:-4] + struct.pack("<I", len(TEXT) - 17),
+    "a gigabyte and more": gzip.compress(TEXT)[:-4] + struct.pack("<I", (1 << 30) + 1),
+    "magic alone": b"\x1f\x8b",
+    "magic and a length": b"\x1f\x8b" + struct.pack("<I", 9000),
+    "xz": lzma.compress(TEXT),
+}
+
+
+@pytest.mark.parametrize("file", NOT_UNPACKED.values(), ids=NOT_UNPACKED)
+def test_a_ram_disk_that_can_not_be_unpacked_is_given_as_it_is(file: bytes) -> None:
+    given = ramdisk(file)
+    assert given.rstrip(b"\0") == file.rstrip(b"\0")
+    assert len(given) % 4096 == 0
+
+
+def test_a_ram_disk_that_unpacks_to_more_than_the_memory_is_refused_by_what_it_says_of_itself() -> None:
+    lie = gzip.compress(TEXT)[:-4] + struct.pack("<I", 1 << 30)
+    with pytest.raises(ImageError, match=r"the kernel and its modules need 10\d\d\.\d MiB, the domain has 16\.0"):
+        build(modules=(lie,))
+
+
+def test_an_empty_ram_disk_is_refused() -> None:
+    with pytest.raises(ImageError, match="a module is empty"):
+        build(modules=(b"",))
 
 
 def test_several_modules_make_a_list() -> None:
@@ -209,7 +255,7 @@ def test_several_modules_make_a_list() -> None:
 def test_no_module_and_an_empty_one_are_told_apart() -> None:
     assert pack_modules(()) == b""
     with pytest.raises(ImageError, match="a module is empty"):
-        pack_modules((b"a", b""))
+        build(modules=(b"a", b""))
 
 
 def test_init_p2m_puts_the_list_where_the_kernel_wants_it() -> None:

@@ -12,6 +12,7 @@ import click
 
 from xdbg.debug.cores.file import CoreFileError
 from xdbg.session.core_files import save_core
+from xdbg.session.disks import Disk, DiskError, parse_disk
 from xdbg.session.domain_spec import from_word, parse_domain, parse_size
 from xdbg.session.launch import MAX_VCPUS, Launch, Launched, LaunchError, Machine, launch_machine, names_of
 from xdbg.session.limits import LimitReached, Limits
@@ -37,6 +38,19 @@ class MemorySize(click.ParamType[int]):
         if size is None:
             self.fail(f"{value!r} is no amount of memory such as 128M", param, ctx)
         return size
+
+
+class DiskDescription(click.ParamType[Disk]):
+    """A disk as `parse_disk` has it."""
+
+    name = "disk"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Disk:
+        """What is to be opened."""
+        try:
+            return value if isinstance(value, Disk) else parse_disk(str(value))
+        except DiskError as error:
+            self.fail(str(error), param, ctx)
 
 
 class UsageFailure(click.ClickException):
@@ -85,14 +99,27 @@ def domain_options(command: Callable[..., None]) -> Callable[..., None]:
             ),
             click.option("--append", default="", metavar="TEXT", help="The kernel's command line."),
             click.option("--memory", type=MemorySize(), default="128M", show_default=True, help="The domain's memory."),
-            click.option("--vcpus", type=click.IntRange(1, MAX_VCPUS), default=1, show_default=True, help="Its vcpus."),
+            click.option(
+                "--vcpus",
+                type=click.IntRange(1, MAX_VCPUS),
+                metavar="N",
+                help="Its vcpus; the default is 1, or what a bundled guest wants.",
+            ),
+            click.option(
+                "--disk",
+                "disks",
+                multiple=True,
+                type=DiskDescription(),
+                help="A disk: an image's FILE, with ,ro to be read only; or as xl has it. The file is not written to, "
+                "except with ,write-through. May be repeated.",
+            ),
             click.option(
                 "--domain",
                 "specs",
                 multiple=True,
                 metavar="SPEC",
                 help="Instead of KERNEL, one of several domains: a guest's name, a .cfg file as xl has it, or "
-                "kernel=...,name=...,memory=...,vcpus=...,ramdisk=...,extra=...; may be repeated.",
+                "kernel=...,name=...,memory=...,vcpus=...,ramdisk=...,extra=...,disk=...; may be repeated.",
             ),
         )
     ):
@@ -100,13 +127,13 @@ def domain_options(command: Callable[..., None]) -> Callable[..., None]:
     return decorated
 
 
-_DOMAIN_OPTIONS = ("modules", "append", "memory", "vcpus")
+_DOMAIN_OPTIONS = ("modules", "append", "memory", "vcpus", "disks")
 _DEFAULT = click.core.ParameterSource.DEFAULT
 
 
 def _option(name: str) -> str:
     """How a user types it."""
-    return "--" + name.removesuffix("s") if name == "modules" else f"--{name}"
+    return "--" + name.removesuffix("s") if name in ("modules", "disks") else f"--{name}"
 
 
 def _without_kernel(word: str | None, given: dict[str, Any]) -> dict[str, Any]:

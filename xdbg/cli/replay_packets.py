@@ -59,3 +59,5 @@ def _check(logged: DomainHeader, here: DomainHeader) -> None:
         raise PacketLogError(f"{here.launch.kernel} is another kernel than the log's; --kernel says where that is")
     if logged.module_digests != here.module_digests:
         raise PacketLogError("the modules are others than the log's; --module says where those are")
+    if logged.disk_digests != here.disk_digests:
+        raise PacketLogError("what is on the disks is not what was when the log was made")

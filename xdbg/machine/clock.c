@@ -6,7 +6,8 @@
  * before costs one table look-up; everything else is `slow_block`:
  *   1. the block's bytes are checked against its translation (blocks.c);
  *   2. a self-modifying store that cut the previous block is accounted;
- *   3. the deadline, or a stop point at the block's address whose predicate holds (predicate.c), stops before it;
+ *   3. the deadline, a stop point at the block's address whose predicate holds (predicate.c), or a breakpoint of the guest's own
+ *      (breakpoints.c) stops before it;
  *   4. an instruction with a special (traps.c) at the block's start is emulated or reported;
  *   5. when a stop point, the deadline or a special lies inside the block, the engine is told to translate the same place
  *      again, with fewer instructions, so that the place is at a block's start next time.
@@ -108,10 +109,16 @@ bool stop_point_at(const struct clock *c, uint64_t vaddr)
     return false;
 }
 
+/* Is a repeated string instruction about to go on with its next iteration? */
+bool is_iteration(const struct clock *c, uint64_t vaddr)
+{
+    return c->rep_pc == vaddr && c->rep_count == c->count;
+}
+
 /* The caller asked to pass it, or a repeated string instruction comes back to itself. */
 static bool stop_point_is_skipped(const struct clock *c, uint64_t vaddr)
 {
-    return (c->skip_pc == vaddr && c->skip_count == c->count) || (c->rep_pc == vaddr && c->rep_count == c->count);
+    return (c->skip_pc == vaddr && c->skip_count == c->count) || is_iteration(c, vaddr);
 }
 
 /* The guest is about to execute the instruction at `vaddr`: is it to stop before? Registers are those of a block's start. */
@@ -193,6 +200,15 @@ static __attribute__((noinline)) void slow_block(struct clock *c, uint64_t pc, u
         fail(c, FAILURE_NOT_64_BIT);
         restart(c, 0);
     }
+    if (unlikely(c->checks_alignment != !!(*c->engine.eflags & FLAG_AC))) {
+        drop_translation(c, pc, size); /* made without the hook, or with it in vain */
+        c->last = NULL;
+        leave(c, EVENT_CHECKS);
+        restart(c, 0);
+    }
+    if (unlikely(c->checks_sse) && end_sse_check(c))
+        restart(c, 0);
+    c->checks_sse = unmasks_sse(c);
     struct block *b = block_of(c, pc, size);
     uint64_t running_limit = c->limit;
     struct line *line;
@@ -218,13 +234,25 @@ static __attribute__((noinline)) void slow_block(struct clock *c, uint64_t pc, u
         leave(c, EVENT_STOP_POINT);
         restart(c, 0);
     }
+    bool breaks_here = unlikely(c->break_execute) && breakpoints_at(c, pc);
+    if (unlikely(breaks_here) && breakpoint_stops(c, pc)) {
+        c->last = NULL;
+        restart(c, 0);
+    }
     limit = c->nr_stop_points ? first_stop_inside(c, pc, b) : b->icount;
+    if (unlikely(c->break_execute))
+        limit = first_breakpoint_inside(c, pc, b, limit);
+    bool runs_alone = unlikely(c->checks_sse);
     if (unlikely(b->special_index < limit) && special_is_active(c, b)) {
-        if (b->special_index == 0)
+        if (b->special_index == 0 && b->special < SPECIAL_FLAGS)
             special(c, pc, b);
+        runs_alone |= b->special_index == 0;
         limit = b->special_index;
     }
-    bool cacheable = limit == b->icount && !running_limit && !stops_here; /* to be asked again the next time */
+    if (runs_alone)
+        limit = 1;
+    /* what is not is to be asked again the next time */
+    bool cacheable = limit == b->icount && !running_limit && !stops_here && !breaks_here && !runs_alone;
     if (limit > c->deadline - c->count)
         limit = (unsigned)(c->deadline - c->count);
     if (limit < b->icount)
@@ -232,6 +260,12 @@ static __attribute__((noinline)) void slow_block(struct clock *c, uint64_t pc, u
     if (unlikely(is_block_read_protected(c, b))) {
         c->engine.tlb_flush(c->engine.cpu);
         cacheable = false;
+    }
+    if (unlikely(runs_alone)) {
+        if (b->special == SPECIAL_FLAGS ? loads_other_ac(c, b) : b->special == SPECIAL_MXCSR && prepare_mxcsr(c, b))
+            new_epoch(c);
+        if (c->checks_sse)
+            begin_sse_check(c, pc);
     }
     line = cacheable ? &c->lines[LINE_OF(pc)] : &c->spare;
     if (cacheable && !line->key)

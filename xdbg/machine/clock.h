@@ -4,8 +4,11 @@
  * clock.c        the block hook (instruction count, deadline), the run loop
  * blocks.c       what each translated block was translated from: stale code, instruction boundaries
  * instruction.c  length and kind of one instruction
+ * operands.c     where one instruction's operands in memory are, and the exceptions that depend on it
  * traps.c        exceptions, syscall, port and emulated instructions
+ * sse.c          exceptions of SSE arithmetic
  * watches.c      data watch points
+ * breakpoints.c  the guest's own debug registers
  * predicate.c    conditions of stop points
  * state.c        FPU image and whole CPU state as bytes
  *
@@ -26,20 +29,23 @@ enum { PAGE = 4096, ARENA = 64 << 20 };
 #define PAGE_OFFSET(x) ((x) & (uint64_t)(PAGE - 1))
 #define PAGE_BASE(x) ((x) & ~(uint64_t)(PAGE - 1))
 #define FLAG_TF 0x100u
+#define FLAG_RF 0x10000u
+#define FLAG_AC 0x40000u
 
 /* Why `xdbg_run` came back; `arg` as said. The same numbers are in cpu.py. */
 enum event {
     EVENT_NONE,
     EVENT_DEADLINE,
-    EVENT_EXCEPTION,  /* vector, error code, length of an int n or 0, CR2 or DR6 */
+    EVENT_EXCEPTION,  /* vector, error code, length of an int n or 0, CR2 or DR6; a #DB before its instruction: 1 << 32 */
     EVENT_SYSCALL,
     EVENT_SYSENTER,
     EVENT_IO,         /* port, size, write */
     EVENT_STOP_POINT,
-    EVENT_WATCH,      /* maddr, size, write */
+    EVENT_WATCH,      /* maddr, size, write, DR6 of the guest's #DB that is due as well, or 0 */
     EVENT_CPUID,      /* length of the instruction */
     EVENT_ENGINE,     /* enum failure */
     EVENT_WATCH_HIT,  /* internal: a watched byte is about to be touched */
+    EVENT_CHECKS,     /* internal: what is to be checked of each instruction has changed */
 };
 
 /* The same numbers are in cpu.py. */
@@ -61,6 +67,9 @@ enum special {
     SPECIAL_ICEBP,
     SPECIAL_SYSENTER,
     SPECIAL_VEX,
+    /* left to the engine, but in blocks of their own that are looked at each time */
+    SPECIAL_FLAGS, /* may load RFLAGS.AC: popf, iret */
+    SPECIAL_MXCSR, /* loads or stores MXCSR */
 };
 
 struct instruction {
@@ -68,6 +77,13 @@ struct instruction {
     uint8_t special; /* enum special */
     uint8_t rep;     /* a string instruction with a repeat prefix */
     uint8_t load_parts; /* its load is made in parts of at most 8 bytes; so many in all. 0: in one part */
+    uint8_t map;     /* of the opcode: 0, or 1 behind 0F, 2 behind 0F 38, 3 behind 0F 3A */
+    uint8_t opcode;
+    uint8_t modrm;   /* offset of the ModRM byte, 0: none */
+    uint8_t rex;
+    uint8_t segment; /* 4 FS, 5 GS, 0 none that counts */
+    uint8_t prefix;  /* the mandatory prefix: F2, F3, 66 or 0 */
+    bool address32;
     /* of SPECIAL_IO */
     uint8_t io_size;
     uint8_t io_write;
@@ -136,11 +152,14 @@ struct stop_point {
     const struct predicate *predicate; /* NULL: it always stops */
 };
 
+enum { NR_BREAKPOINTS = 4 };
+
 struct watch {
     uint64_t maddr;
     uint64_t length;
     uint64_t access; /* 1 read, 2 write */
     uint64_t reach;  /* where the watch that goes furthest ends, of this one and all before it */
+    uint64_t number; /* of the guest's debug register that it stands for, or NR_BREAKPOINTS: it is a debugger's */
     uint64_t hit;
 };
 
@@ -157,6 +176,8 @@ struct engine {
     int (*emu_stop)(void *uc);
     int (*reg_read)(void *uc, int reg, void *value);
     int (*reg_write)(void *uc, int reg, const void *value);
+    int (*hook_add)(void *uc, size_t *hook, int type, void *callback, void *data, uint64_t begin, uint64_t end, ...);
+    int (*hook_del)(void *uc, size_t hook);
     int (*ctl)(void *uc, unsigned control, ...);
     int (*vmem_translate)(void *uc, uint64_t vaddr, int prot, uint64_t *maddr);
     void (*loop_exit)(void *cpu); /* leaves the running block by longjmp, no exception pending */
@@ -175,6 +196,8 @@ struct engine {
     int32_t *exception_is_int;
     uint64_t *dr;
     int32_t *old_exception;
+    uint32_t *mxcsr;    /* as it was loaded; the flags raised since are apart */
+    uint8_t *sse_flags; /* of the engine's arithmetic, not all with the numbers of MXCSR */
     uint8_t *ram;
     uint64_t ram_size;
 };
@@ -197,6 +220,7 @@ struct clock {
     uint64_t tsc_aux;
     uint64_t io_allowed;
     uint64_t rdtsc_allowed;
+    uint64_t cpuid_allowed;
     uint64_t nr_stop_points;
     struct stop_point *stop_points; /* sorted by vaddr */
     uint64_t nr_watches;
@@ -204,6 +228,9 @@ struct clock {
     uint64_t nr_predecessors;
     struct predecessor *predecessors;
     uint64_t watches_read; /* some watch is for reads: some frame is read-protected */
+    uint64_t breakpoints[NR_BREAKPOINTS]; /* the guest's DR0-DR3 */
+    uint64_t break_execute; /* which of them (bit 0-3) are for execution */
+    uint64_t break_data;    /* which are for data, and have a watch */
     struct engine engine;
     /* counters for tests and tuning */
     uint64_t stale_blocks;
@@ -220,12 +247,22 @@ struct clock {
     uint64_t modified_itself; /* the block before the last exit was dropped in its middle */
     uint64_t restarts; /* since a block ran */
     uint64_t predicate_limit; /* of `predicate_steps` in this run */
+    uint64_t resume_pc; /* RFLAGS.RF was set when the guest was entered here, at `resume_count` */
+    uint64_t resume_count;
     uint64_t skip_pc;
     uint64_t skip_count;
     uint64_t rep_pc; /* the last instruction retired was an iteration of the rep here, at `rep_count` */
     uint64_t rep_count;
     uint64_t single_pc; /* a block start whose fetch faulted: tried again instruction by instruction */
     uint64_t single_count;
+    uint64_t checks_sse; /* MXCSR lets an exception through: instructions run one by one */
+    uint64_t sse_pc;     /* of the one that runs, and what it is to leave as it was if it faults */
+    uint64_t sse_count;
+    uint64_t sse_rflags;
+    uint64_t sse_gpr[16];
+    uint8_t sse_xmm[16][16];
+    uint64_t checks_alignment; /* RFLAGS.AC is set, and the engine has the hook that checks each access */
+    size_t alignment_hook;
     uint64_t watch_step; /* the instruction that runs is one that touches a protected frame */
     uint64_t watch_loads; /* how many loads of the step were announced */
     uint64_t watch_first;
@@ -249,6 +286,7 @@ void decode(const uint8_t *code, size_t available, struct instruction *out);
 bool blocks_create(struct clock *c);
 void blocks_destroy(struct clock *c);
 void blocks_forget(struct clock *c);
+void drop_translation(struct clock *c, uint64_t pc, uint32_t size);
 struct block *block_of(struct clock *c, uint64_t pc, uint32_t size);
 unsigned instructions_before(const struct block *block, uint64_t offset);
 unsigned offset_of_instruction(const struct block *block, unsigned index);
@@ -261,17 +299,44 @@ _Noreturn void restart(struct clock *c, unsigned limit);
 void settle(struct clock *c, uint64_t rip);
 void new_epoch(struct clock *c);
 void note_rep(struct clock *c, uint64_t pc);
+bool is_iteration(const struct clock *c, uint64_t vaddr);
 bool stop_point_at(const struct clock *c, uint64_t vaddr);
 bool stop_point_stops(struct clock *c, uint64_t vaddr);
 
 /* predicate.c */
 bool predicate_holds(struct clock *c, const struct predicate *p);
 
+/* operands.c */
+uint64_t effective_address(const struct clock *c, const uint8_t *code, const struct instruction *instruction);
+bool is_stack_fault(const struct clock *c, const uint8_t *code, size_t available);
+bool undo_branch(struct clock *c);
+void check_alignment(struct clock *c, bool on);
+bool loads_other_ac(struct clock *c, const struct block *b);
+
+/* sse.c */
+void merge_sse_flags(struct clock *c);
+bool unmasks_sse(const struct clock *c);
+void begin_sse_check(struct clock *c, uint64_t pc);
+bool end_sse_check(struct clock *c);
+bool prepare_mxcsr(struct clock *c, const struct block *b);
+
 /* traps.c */
+bool canonical(uint64_t vaddr);
 bool special_is_active(const struct clock *c, const struct block *block);
 _Noreturn void special(struct clock *c, uint64_t pc, const struct block *block);
 
+void raise_exception(struct clock *c, uint64_t vector, uint64_t error_code, uint64_t length, uint64_t detail);
+
+/* breakpoints.c */
+uint64_t breakpoints_at(const struct clock *c, uint64_t vaddr);
+unsigned first_breakpoint_inside(const struct clock *c, uint64_t pc, const struct block *b, unsigned limit);
+bool breakpoint_stops(struct clock *c, uint64_t vaddr);
+uint64_t hide_pages(const struct clock *c);
+void show_pages(const struct clock *c, uint64_t numbers);
+uint64_t on_page(const struct clock *c, uint64_t numbers, uint64_t vaddr);
+
 /* watches.c */
+uint64_t leaf_of(const uint8_t *ram, uint64_t ram_size, uint64_t cr3, uint64_t vaddr);
 bool is_block_read_protected(const struct clock *c, const struct block *block);
 
 #endif

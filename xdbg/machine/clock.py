@@ -26,6 +26,8 @@ _INSN_IN: Final = 218
 _INSN_SYSCALL: Final = 699
 
 ANY_CR3: Final = 0xFFFF_FFFF_FFFF_FFFF
+NR_BREAKPOINTS: Final = 4
+"""enum of clock.h: how many breakpoints DR7 enables; the number of a watch that stands for none of them."""
 NOT_MAPPED: Final = 0xFFFF_FFFF_FFFF_FFFF
 """No machine address: `translate_pages` found no frame in RAM."""
 
@@ -71,7 +73,7 @@ class StopPointEntry(ctypes.Structure):
 class WatchEntry(ctypes.Structure):
     """struct watch."""
 
-    _fields_ = [(name, ctypes.c_uint64) for name in ("maddr", "length", "access", "reach", "hit")]
+    _fields_ = [(name, ctypes.c_uint64) for name in ("maddr", "length", "access", "reach", "number", "hit")]
 
 
 class PredecessorEntry(ctypes.Structure):
@@ -91,6 +93,8 @@ class Engine(ctypes.Structure):
             "emu_stop",
             "reg_read",
             "reg_write",
+            "hook_add",
+            "hook_del",
             "ctl",
             "vmem_translate",
             "loop_exit",
@@ -109,6 +113,8 @@ class Engine(ctypes.Structure):
             "exception_is_int",
             "dr",
             "old_exception",
+            "mxcsr",
+            "sse_flags",
             "ram",
         ]
     ] + [("ram_size", ctypes.c_uint64)]
@@ -134,6 +140,7 @@ class Clock(ctypes.Structure):
         ("tsc_aux", ctypes.c_uint64),
         ("io_allowed", ctypes.c_uint64),
         ("rdtsc_allowed", ctypes.c_uint64),
+        ("cpuid_allowed", ctypes.c_uint64),
         ("nr_stop_points", ctypes.c_uint64),
         ("stop_points", ctypes.c_void_p),
         ("nr_watches", ctypes.c_uint64),
@@ -141,6 +148,9 @@ class Clock(ctypes.Structure):
         ("nr_predecessors", ctypes.c_uint64),
         ("predecessors", ctypes.c_void_p),
         ("watches_read", ctypes.c_uint64),
+        ("breakpoints", ctypes.c_uint64 * 4),
+        ("break_execute", ctypes.c_uint64),
+        ("break_data", ctypes.c_uint64),
         ("engine", Engine),
         ("stale_blocks", ctypes.c_uint64),
         ("slow_blocks", ctypes.c_uint64),
@@ -235,6 +245,8 @@ def create(
         emu_stop=function("uc_emu_stop"),
         reg_read=function("uc_reg_read"),
         reg_write=function("uc_reg_write"),
+        hook_add=function("uc_hook_add"),
+        hook_del=function("uc_hook_del"),
         ctl=function("uc_ctl"),
         vmem_translate=function("uc_vmem_translate"),
         loop_exit=function("cpu_loop_exit_noexc_x86_64"),
@@ -253,6 +265,8 @@ def create(
         exception_is_int=state.exception_is_int,
         dr=state.dr,
         old_exception=state.old_exception,
+        mxcsr=state.mxcsr,
+        sse_flags=state.sse_flags,
         ram=ram.host_address,
         ram_size=ram.size,
     )

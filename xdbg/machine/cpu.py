@@ -12,7 +12,8 @@ be read and written at will. The engine's peculiarities end here; what the layer
   on hardware; stores through another mapping are seen at the next entry or `cpuid`, which is when x86 promises it.
 * The TLB is flushed by `cr3 =` and `flush_tlb` only, at the next entry. A page-table change without one may be seen or
   not.
-* The order of events at one place: deadline, then stop point, then the instruction's own exit.
+* The order of events at one place: deadline, then stop point, then the guest's own breakpoint, then the instruction's
+  own exit.
 
 Known differences from hardware: #AC and SSE's #XM are never raised; a stack access to a non-canonical address is #GP,
 not #SS; a near jump to one faults at the target; a read-modify-write of a page that is not present faults as a read.
@@ -26,6 +27,7 @@ from typing import Final
 from xdbg.abi.frames import Maddr, Vaddr
 
 from . import clock, engine_state, exit_checks
+from .breakpoints import Breakpoints
 from .clock import Clock, Event
 from .exits import (
     DeadlineExit,
@@ -51,8 +53,10 @@ _PF: Final = 14
 _U32: Final = 0xFFFF_FFFF
 
 _COUNT: Final = Clock.count.offset // 8
+_TSC_OFFSET: Final = Clock.tsc_offset.offset // 8
 _DEADLINE_WORD: Final = Clock.deadline.offset // 8
 _SKIP_WORD: Final = Clock.skip_stop_point.offset // 8
+_CPUID_ALLOWED: Final = Clock.cpuid_allowed.offset // 8
 _ARG: Final = Clock.arg.offset // 8
 
 _DEADLINE: Final = DeadlineExit()
@@ -94,6 +98,7 @@ class Cpu(Registers):
         self.ram = ram
         self.stop_points = StopPoints(self._clock)
         self.watches = Watches(self._clock, self._engine_library, self._handle, ram)
+        self.breakpoints = Breakpoints(self._clock, ram, self.watches)
         self.cpuid: Callable[[int, int, int], CpuidResult] = _no_cpuid
         self._run = self._library.xdbg_run
         self_test(self)
@@ -109,7 +114,7 @@ class Cpu(Registers):
     @property
     def count(self) -> int:
         """Instructions retired since creation."""
-        return int(self._clock.count)
+        return self._words[_COUNT]
 
     @count.setter
     def count(self, value: int) -> None:
@@ -123,11 +128,17 @@ class Cpu(Registers):
     @property
     def tsc_offset(self) -> int:
         """What rdtsc adds to `count`, modulo 2**64."""
-        return int(self._clock.tsc_offset)
+        return self._words[_TSC_OFFSET]
 
     @tsc_offset.setter
     def tsc_offset(self, value: int) -> None:
         self._clock.tsc_offset = value & (1 << 64) - 1
+
+    @property
+    def tsc(self) -> int:
+        """`count` + `tsc_offset`, not cut to 64 bits."""
+        words = self._words
+        return words[_COUNT] + words[_TSC_OFFSET]
 
     @property
     def tsc_aux(self) -> int:
@@ -146,6 +157,15 @@ class Cpu(Registers):
     @rdtsc_allowed.setter
     def rdtsc_allowed(self, value: bool) -> None:
         self._clock.rdtsc_allowed = value
+
+    @property
+    def cpuid_allowed(self) -> bool:
+        """False: cpuid is #GP (CPUID faulting)."""
+        return bool(self._words[_CPUID_ALLOWED])
+
+    @cpuid_allowed.setter
+    def cpuid_allowed(self, value: bool) -> None:
+        self._words[_CPUID_ALLOWED] = value
 
     @property
     def io_allowed(self) -> bool:
@@ -186,6 +206,8 @@ class Cpu(Registers):
         words[_SKIP_WORD] = skip_stop_point
         if self.stop_points.dirty:
             self.stop_points.apply()
+        if self.breakpoints.has_data:
+            self.breakpoints.follow()
         if self.watches.dirty:
             self.watches.apply()
         event = self._run(self._argument)
@@ -212,8 +234,9 @@ class Cpu(Registers):
                 error_code=words[detail + 1],
                 software=length != 0,
                 cr2=Vaddr(last) if vector == _PF else None,
-                dr6=last if vector == _DB else 0,
+                dr6=last & _U32 if vector == _DB else 0,
                 length=length,
+                before=vector == _DB and last > _U32,
             )
         if event == Event.STOP_POINT:
             return StopPointExit(Vaddr(self.rip))
@@ -223,6 +246,7 @@ class Cpu(Registers):
                 maddr=Maddr(words[detail]),
                 size=words[detail + 1],
                 write=bool(words[detail + 2]),
+                trap=ExceptionExit(_DB, dr6=words[detail + 3]) if words[detail + 3] else None,
             )
         if event == Event.IO:
             return IoExit(port=words[detail], size=words[detail + 1], write=bool(words[detail + 2]))

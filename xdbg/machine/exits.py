@@ -3,7 +3,8 @@
 The state of the CPU at an exit is exact: `Cpu.count` instructions have retired, registers, RFLAGS and memory are
 those between two instructions, and nothing of the next instruction has happened. What each exit says about RIP:
 
-* `ExceptionExit`: a fault leaves RIP at the instruction; `int3`, `int n` and a single-step #DB leave it behind.
+* `ExceptionExit`: a fault leaves RIP at the instruction and RFLAGS.RF set; `int3`, `int n` and a #DB leave it behind
+  (but see `before`).
 * `SyscallExit`: RIP is behind the `syscall`; RCX, R11 and RFLAGS are untouched (Xen sets them).
 * `SysenterExit`, `IoExit`: RIP is at the instruction, which has not retired.
 * `StopPointExit`: RIP is the stop point; the instruction there has not run.
@@ -11,10 +12,13 @@ those between two instructions, and nothing of the next instruction has happened
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from xdbg.abi.frames import Maddr, Vaddr
 
 from .stoppoints import Watch
+
+_DB: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,7 @@ class ExceptionExit:
 
     `error_code` is 0 where the vector has none. `software` is True for `int n` and `int3`, whose instruction was
     `length` bytes long. `cr2` is the faulting address of a #PF, else None. `dr6` holds the cause bits of a #DB (BS for
-    a single step), else 0.
+    a single step), else 0. `before`: the #DB is of the guest's own breakpoint at an instruction, which has not run.
     """
 
     vector: int
@@ -42,6 +46,12 @@ class ExceptionExit:
     cr2: Vaddr | None = None
     dr6: int = 0
     length: int = 0
+    before: bool = False
+
+    @property
+    def is_fault(self) -> bool:
+        """Whether the instruction has not been executed and may be tried again."""
+        return not self.software and (self.vector != _DB or self.before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +85,15 @@ class WatchExit:
     """A watched byte was touched by the instruction that has just retired.
 
     `maddr` and `size` are the access (its first touched watched byte onwards), `write` its direction. `watches` are
-    all watches that it hit, in the order in which they were added.
+    all watches that it hit, in the order in which they were added. `trap` is the #DB that the same instruction raised
+    in the guest, by a breakpoint of its own or as a single step.
     """
 
     watches: tuple[Watch, ...]
     maddr: Maddr
     size: int
     write: bool
+    trap: ExceptionExit | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Final
 from xdbg.abi.frames import Maddr, Vaddr
 
 from .clock import Clock
-from .engine_state import CR, EIP, GDT, HFLAGS, LDT, SEGMENT_SIZE, SEGMENTS
+from .engine_state import CR, EFLAGS, EIP, GDT, HFLAGS, LDT, SEGMENT_SIZE, SEGMENTS
 from .paging import NotMappedError, read_virtual
 from .ram import Ram
 
@@ -53,6 +53,7 @@ _FPU_INITIAL: Final = struct.pack("<H22xI484x", 0x37F, 0x1F80)
 """FCW and MXCSR as FNINIT and RESET leave them; all registers empty."""
 
 _ENV_SIZE: Final = 1024
+_COMPUTED: Final = CF | PF | AF | ZF | SF | DF | OF
 _HFLAGS_CPL: Final = 3
 _GP: Final = 13
 _NP: Final = 11
@@ -146,6 +147,12 @@ class Registers:
     @rflags.setter
     def rflags(self, value: int) -> None:
         self._library.xdbg_set_rflags(self._argument, value)
+
+    def clear_flags(self, mask: int) -> None:
+        """Clear flags of RFLAGS, none of which may be CF, PF, AF, ZF, SF, DF or OF (those the engine has elsewhere)."""
+        assert not mask & _COMPUTED
+        self.env[EFLAGS // 8] &= ~mask
+        self._words[_RFLAGS] &= ~mask
 
     @property
     def cr3(self) -> Maddr:

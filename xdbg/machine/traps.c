@@ -13,11 +13,14 @@
  */
 #include "clock.h"
 
-enum { DB = 1, GP = 13, UD = 6, PF = 14 };
+enum { DB = 1, UD = 6, SS = 12, GP = 13, PF = 14 };
 enum { PF_FETCH = 0x10, DR6_BS = 0x4000 };
 
-static void raise_exception(struct clock *c, uint64_t vector, uint64_t error_code, uint64_t length, uint64_t detail)
+/* A fault (all but #DB, and `int n`, which has a length) leaves RF set: the frame of one has it. */
+void raise_exception(struct clock *c, uint64_t vector, uint64_t error_code, uint64_t length, uint64_t detail)
 {
+    if (vector != DB && !length)
+        *c->engine.eflags |= FLAG_RF;
     c->arg[0] = vector;
     c->arg[1] = error_code;
     c->arg[2] = length;
@@ -27,7 +30,7 @@ static void raise_exception(struct clock *c, uint64_t vector, uint64_t error_cod
     leave(c, EVENT_EXCEPTION);
 }
 
-static bool canonical(uint64_t vaddr)
+bool canonical(uint64_t vaddr)
 {
     return (uint64_t)((int64_t)(vaddr << 16) >> 16) == vaddr;
 }
@@ -36,6 +39,13 @@ static bool canonical(uint64_t vaddr)
 static bool in_last_block(const struct clock *c, uint64_t rip)
 {
     return c->last && rip - c->last->pc < c->last->block->size;
+}
+
+/* The instruction at `rip` raised #GP: is it #SS on hardware? */
+static bool on_stack(const struct clock *c, uint64_t rip)
+{
+    return in_last_block(c, rip) &&
+           is_stack_fault(c, c->last->block->bytes + (rip - c->last->pc), c->last->block->size - (rip - c->last->pc));
 }
 
 /* A fetch from `rip` on, or from a later page of the block that begins there, faulted. Nothing of the block has run. */
@@ -50,6 +60,8 @@ static void fetch_fault(struct clock *c, uint64_t vector, uint64_t error_code, u
         leave(c, EVENT_DEADLINE);
     } else if (stop_point_stops(c, rip)) {
         leave(c, EVENT_STOP_POINT);
+    } else if (unlikely(c->break_execute) && breakpoint_stops(c, rip)) {
+        return;
     } else if (canonical(rip) && PAGE_BASE(detail) != PAGE_BASE(rip) &&
                !(c->single_pc == rip && c->single_count == c->count)) {
         c->single_pc = rip;
@@ -73,6 +85,8 @@ void xdbg_interrupt_hook(void *uc, uint32_t vector, struct clock *c)
     *e->exception_is_int = 0;
     *e->cflags_next_tb = ~0u;
     c->limit = 0;
+    if (unlikely(c->checks_sse) && end_sse_check(c)) /* the instruction before */
+        return;
     if (software) { /* it ended its block */
         uint64_t length = c->last ? c->last->block->size - c->last->block->last_offset : 0;
         c->last = NULL;
@@ -82,8 +96,11 @@ void xdbg_interrupt_hook(void *uc, uint32_t vector, struct clock *c)
     switch (vector) {
     case DB: /* a trap: the instruction has retired */
         note_rep(c, rip);
+        if (unlikely(!canonical(rip)) && undo_branch(c))
+            raise_exception(c, GP, 0, 0, 0);
+        else
+            raise_exception(c, DB, 0, 0, e->dr[6] & 0xe00f);
         c->last = NULL;
-        raise_exception(c, DB, 0, 0, e->dr[6] & 0xe00f);
         e->dr[6] = 0xffff0ff0;
         break;
     case PF:
@@ -96,12 +113,17 @@ void xdbg_interrupt_hook(void *uc, uint32_t vector, struct clock *c)
         break;
     case GP:
         /* the engine's #GP for a fetch says nothing of the address; a block can only run into the end of the low half */
+        if (!canonical(rip) && undo_branch(c)) {
+            raise_exception(c, GP, 0, 0, 0);
+            break;
+        }
         if (!canonical(rip) || (PAGE_BASE(rip) == 0x7ffffffff000 && !in_last_block(c, rip))) {
             fetch_fault(c, GP, error_code, (uint64_t)1 << 47);
             break;
         }
+        vector = !error_code && on_stack(c, rip) ? SS : GP;
         settle(c, rip);
-        raise_exception(c, GP, error_code, 0, 0);
+        raise_exception(c, vector, error_code, 0, 0);
         break;
     default:
         settle(c, rip);
@@ -117,8 +139,10 @@ bool xdbg_invalid_hook(void *uc, struct clock *c)
     *c->engine.old_exception = -1;
     *c->engine.cflags_next_tb = ~0u;
     c->limit = 0;
-    settle(c, *c->engine.eip);
-    raise_exception(c, UD, 0, 0, 0);
+    if (likely(!c->checks_sse) || !end_sse_check(c)) {
+        settle(c, *c->engine.eip);
+        raise_exception(c, UD, 0, 0, 0);
+    }
     return true;
 }
 
@@ -186,6 +210,10 @@ _Noreturn void special(struct clock *c, uint64_t pc, const struct block *block)
     c->last = NULL;
     switch (instruction.special) {
     case SPECIAL_CPUID:
+        if (!c->cpuid_allowed) {
+            raise_exception(c, GP, 0, 0, 0);
+            break;
+        }
         c->arg[0] = instruction.length;
         leave(c, EVENT_CPUID);
         break;
@@ -205,6 +233,7 @@ _Noreturn void special(struct clock *c, uint64_t pc, const struct block *block)
         c->arg[0] = instruction.io_immediate ? instruction.io_port : (uint16_t)e->regs[RDX];
         c->arg[1] = instruction.io_size;
         c->arg[2] = instruction.io_write;
+        *e->eflags |= FLAG_RF; /* it will be a #GP */
         leave(c, EVENT_IO);
         break;
     case SPECIAL_RDPMC:

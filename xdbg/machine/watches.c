@@ -83,6 +83,8 @@ static void note(struct clock *c, uint64_t maddr, uint64_t size, uint64_t access
         if (!(w->access & access) || maddr >= w->maddr + w->length)
             continue;
         w->hit = 1;
+        if (w->number < NR_BREAKPOINTS)
+            continue;
         if (first < c->watch_first)
             c->watch_first = first;
         if (maddr + size > c->watch_end)
@@ -151,27 +153,48 @@ bool xdbg_watch_hook(void *uc, int type, uint64_t maddr, int size, int64_t value
 
 static const uint64_t NONE = ~(uint64_t)0, PTE_PRESENT = 1, PTE_PSE = 1 << 7, PTE_ADDRESS = 0x000ffffffffff000;
 
-/* The frame of a virtual page, or ~0 if there is none in RAM. */
-static uint64_t frame_of(const uint8_t *ram, uint64_t ram_size, uint64_t cr3, uint64_t vaddr)
+/* Where the entry is that maps a virtual page, present or not, or ~0; `*shift` is that of its size. */
+static uint64_t entry_of(const uint8_t *ram, uint64_t ram_size, uint64_t cr3, uint64_t vaddr, int *shift)
 {
-    uint64_t entry = cr3, at;
+    uint64_t entry = cr3, at = NONE;
 
     if (vaddr >> 47 && vaddr >> 47 != 0x1ffff)
         return NONE;
-    for (int shift = 39; shift >= 12; shift -= 9) {
-        at = (entry & PTE_ADDRESS) + (vaddr >> shift & 511) * 8;
+    for (*shift = 39; *shift >= 12; *shift -= 9) {
+        at = (entry & PTE_ADDRESS) + (vaddr >> *shift & 511) * 8;
         if (at + 8 > ram_size)
             return NONE;
         memcpy(&entry, ram + at, sizeof(entry));
+        if (*shift == 12 || (*shift < 39 && (entry & PTE_PRESENT) && entry & PTE_PSE))
+            return at;
         if (!(entry & PTE_PRESENT))
             return NONE;
-        if (shift == 12 || (shift < 39 && entry & PTE_PSE)) {
-            uint64_t inside = ((uint64_t)1 << shift) - 1;
-            at = PAGE_BASE((entry & PTE_ADDRESS & ~inside) | (vaddr & inside));
-            return at < ram_size ? at : NONE;
-        }
     }
     return NONE;
+}
+
+/* The machine address of the entry that maps a virtual page, present or not; ~0 if there is no such table. */
+uint64_t leaf_of(const uint8_t *ram, uint64_t ram_size, uint64_t cr3, uint64_t vaddr)
+{
+    int shift;
+
+    return entry_of(ram, ram_size, cr3, vaddr, &shift);
+}
+
+/* The frame of a virtual page, or ~0 if there is none in RAM. */
+static uint64_t frame_of(const uint8_t *ram, uint64_t ram_size, uint64_t cr3, uint64_t vaddr)
+{
+    int shift;
+    uint64_t entry, at = entry_of(ram, ram_size, cr3, vaddr, &shift);
+
+    if (at == NONE)
+        return NONE;
+    memcpy(&entry, ram + at, sizeof(entry));
+    if (!(entry & PTE_PRESENT))
+        return NONE;
+    uint64_t inside = ((uint64_t)1 << shift) - 1;
+    at = PAGE_BASE((entry & PTE_ADDRESS & ~inside) | (vaddr & inside));
+    return at < ram_size ? at : NONE;
 }
 
 /* Replace the virtual addresses of `nr` pages by the machine addresses of their frames, or ~0. */

@@ -8,6 +8,8 @@ stop.
 An access that begins on the page before and runs on into a watched page is not announced by the engine in time. If a
 watch covers the first bytes of its frame, the frames of all pages that lie before it in the present address space are
 held too. They are looked for at each entry before which page tables may have changed.
+
+The guest's own breakpoints for data (`breakpoints`) are found in the same way, and reported as its #DB.
 """
 
 import ctypes
@@ -16,7 +18,7 @@ from typing import Final
 
 from xdbg.abi.frames import PAGE_SHIFT, Mfn
 
-from .clock import Clock, Event, PredecessorEntry, WatchEntry, find_predecessors, index_watches
+from .clock import NR_BREAKPOINTS, Clock, Event, PredecessorEntry, WatchEntry, find_predecessors, index_watches
 from .protection import PROT_ALL, PROT_EXEC, PROT_READ, Protection
 from .ram import Ram
 from .stoppoints import Access, Watch
@@ -35,8 +37,11 @@ class Watches:
         self._ram = ram
         self._protection = Protection(clock, library, handle, ram)
         self._watches: dict[Watch, None] = {}
+        self._of_guest: dict[int, Watch] = {}
+        """By the number of the debug register that it stands for."""
         self._changed = False
-        self._applied: list[Watch] = []
+        self._applied: list[tuple[Watch, int]] = []
+        """Each with the number of the guest's debug register, or `NR_BREAKPOINTS` for a debugger's."""
         self._places: list[int] = []
         """Where the entry of each applied watch is."""
         self._entries: ctypes.Array[WatchEntry] = (WatchEntry * 0)()
@@ -67,6 +72,18 @@ class Watches:
         self._watches.clear()
         self.dirty = self._changed = True
 
+    def set_guest_breakpoints(self, watches: dict[int, Watch]) -> None:
+        """What the guest's own breakpoints mean now; they are none of the watches that anybody else sees here."""
+        if watches != self._of_guest:
+            self._of_guest = watches
+            self.dirty = self._changed = True
+
+    @property
+    def tables_may_differ(self) -> bool:
+        """Might page tables have changed since the last entry? Not if that came back for its deadline."""
+        clock = self._clock
+        return bool(clock.event != Event.DEADLINE or clock.cr3_pending or clock.tlb_pending)
+
     def __iter__(self) -> Iterator[Watch]:
         return iter(self._watches)
 
@@ -80,7 +97,11 @@ class Watches:
     def hits(self) -> tuple[Watch, ...]:
         """The watches that the last `WatchExit` hit."""
         entries = self._entries
-        return tuple(watch for watch, place in zip(self._applied, self._places, strict=True) if entries[place].hit)
+        return tuple(
+            watch
+            for (watch, number), place in zip(self._applied, self._places, strict=True)
+            if number == NR_BREAKPOINTS and entries[place].hit
+        )
 
     @property
     def protected(self) -> set[Mfn]:
@@ -91,7 +112,7 @@ class Watches:
         """Hand the watches to the compiled part, and hold and release frames."""
         self._entry += 1
         changed = self._changed and self._take_changes()
-        if changed or (self._edges and self._tables_may_differ()):
+        if changed or (self._edges and self.tables_may_differ):
             self._find_wanted(changed=changed)
         elif self._kept and min(self._kept.values()) < self._entry:
             self._hold()
@@ -100,28 +121,27 @@ class Watches:
     def _take_changes(self) -> bool:
         """Make arrays of the watches, unless they are the same as before; whether they are not."""
         self._changed = False
-        now = list(self._watches)
+        now = [(watch, NR_BREAKPOINTS) for watch in self._watches]
+        now += [(watch, number) for number, watch in self._of_guest.items()]
         if now == self._applied:
             return False
         self._applied = now
-        in_order = sorted(range(len(now)), key=lambda index: now[index].maddr)
+        in_order = sorted(range(len(now)), key=lambda index: now[index][0].maddr)
         self._places = [0] * len(now)
         for place, index in enumerate(in_order):
             self._places[index] = place
         self._entries = (WatchEntry * len(now))(
-            *(WatchEntry(now[index].maddr, now[index].length, int(now[index].access)) for index in in_order)
+            *(
+                WatchEntry(watch.maddr, watch.length, int(watch.access), number=number)
+                for watch, number in (now[index] for index in in_order)
+            )
         )
         clock = self._clock
         clock.watches = ctypes.addressof(self._entries)
         clock.nr_watches = len(now)
-        clock.watches_read = any(watch.access & Access.READ for watch in now)
-        self._watched, self._edges = _frames_of(now)
+        clock.watches_read = any(watch.access & Access.READ for watch, _ in now)
+        self._watched, self._edges = _frames_of([watch for watch, _ in now])
         return True
-
-    def _tables_may_differ(self) -> bool:
-        """Might page tables have changed since the last entry? Not if that came back for its deadline."""
-        clock = self._clock
-        return bool(clock.event != Event.DEADLINE or clock.cr3_pending or clock.tlb_pending)
 
     def _find_wanted(self, *, changed: bool) -> None:
         """Find out which frames are to be held, and hold them."""

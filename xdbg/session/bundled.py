@@ -7,17 +7,22 @@ from pathlib import Path
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _SOURCES = _ROOT / "guests"
 _BUILD = _ROOT / "build" / "guests"
+_DISK = re.compile(r"^ \* Disk: \d+ sectors$", re.MULTILINE)
 _COMMENT = re.compile(r"/\*+(.*?)\*/", re.DOTALL)
+_VCPUS = re.compile(r"^ \* Vcpus: (\d+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class BundledGuest:
-    """A guest: its name, what its first comment says of it in one sentence, its kernel, and the modules it wants."""
+    """A guest: its name, its first comment in one sentence, its kernel, the modules and disks it wants."""
 
     name: str
     summary: str
     kernel: Path
     modules: tuple[Path, ...]
+    disks: tuple[Path, ...]
+    vcpus: int
+    """How many it wants: `Vcpus: N` in its first comment, else one."""
 
     @property
     def built(self) -> bool:
@@ -37,12 +42,19 @@ def find_guest(name: str) -> BundledGuest | None:
 
 def _guest(folder: Path) -> BundledGuest:
     archive = _BUILD / f"{folder.name}.archive"
+    image = _BUILD / f"{folder.name}.image"
     has_programs = (folder / "programs").is_dir()
+    source = (folder / "main.c").read_text(encoding="utf-8")
+    head = source.partition("*/")[0]
+    wanted = _VCPUS.search(head)
+    has_disk = _DISK.search(head) is not None
     return BundledGuest(
         folder.name,
-        _summary((folder / "main.c").read_text(encoding="utf-8")),
+        _summary(source),
         _BUILD / f"{folder.name}.elf",
         (archive,) if has_programs else (),
+        (image,) if has_disk else (),
+        1 if wanted is None else int(wanted[1]),
     )
 
 

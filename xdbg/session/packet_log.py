@@ -31,7 +31,9 @@ from xdbg import __version__
 from xdbg.rsp.connection import Departure
 from xdbg.xen.setup import Hypervisor
 
-from .launch import Launch, files_of
+from .disk_images import digest_of
+from .disks import DiskError, parse_disk
+from .launch import Launch, LaunchError, disks_of, files_of
 
 FORMAT: Final = 1
 _ENCODING: Final = "latin-1"
@@ -49,19 +51,28 @@ class DomainHeader:
     launch: Launch
     kernel_digest: str
     module_digests: tuple[str, ...]
+    disk_digests: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, launch: Launch) -> Self:
         """With the files as they are now. Raises `LaunchError`."""
         kernel, modules = files_of(launch)
-        return cls(launch, sha256(kernel).hexdigest(), tuple(sha256(data).hexdigest() for data in modules))
+        try:
+            disks = tuple(digest_of(disk) for disk in disks_of(launch))
+        except DiskError as error:
+            raise LaunchError(str(error)) from error
+        return cls(launch, sha256(kernel).hexdigest(), tuple(sha256(data).hexdigest() for data in modules), disks)
 
     def encode(self) -> dict[str, Any]:
         """As a JSON object."""
         what = self.launch
         named = {"name": what.name} if what.name else {}
+        disks: dict[str, Any] = {"disks": [str(disk) for disk in what.disks]} if what.disks else {}
+        if self.disk_digests:
+            disks["disks_sha256"] = list(self.disk_digests)
         return {
             **named,
+            **disks,
             "kernel": what.kernel,
             "kernel_sha256": self.kernel_digest,
             "modules": [str(path) for path in what.modules],
@@ -79,10 +90,12 @@ class DomainHeader:
             tuple(map(Path, found["modules"])),
             found["append"],
             int(found["memory"]),
-            int(found.get("vcpus", 1)),
+            int(found.get("vcpus", 0)),
             str(found.get("name", "")),
+            tuple(map(parse_disk, found.get("disks", []))),
         )
-        return cls(launch, found["kernel_sha256"], tuple(found["modules_sha256"]))
+        digests = tuple(found["modules_sha256"]), tuple(found.get("disks_sha256", []))
+        return cls(launch, found["kernel_sha256"], *digests)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +125,7 @@ class Header:
                 raise PacketLogError(f"it has format {found['packet_log']}, this xdbg reads {FORMAT}")
             domains = found.get("domains", [found])
             return cls(found["xdbg"], tuple(DomainHeader.decode(one) for one in domains))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, DiskError) as error:
             raise PacketLogError("it is no packet log") from error
 
 

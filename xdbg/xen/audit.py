@@ -157,6 +157,8 @@ class _Recount:
                     self.hold(mfn, PGT_SEG_DESC_PAGE)
                 if vcpu.vcpu_info >> PAGE_SHIFT != domain.shared_info:
                     self.hold(vcpu.vcpu_info >> PAGE_SHIFT, PGT_WRITABLE_PAGE)
+            if domain.pirqs.eoi_frame is not None:
+                self.hold(domain.pirqs.eoi_frame, PGT_WRITABLE_PAGE)
         for mfn, writes in grant_audit.held_frames(self.hv):
             if writes:
                 self.hold(mfn, PGT_WRITABLE_PAGE)

@@ -36,6 +36,7 @@ from .elf_notes import ImageError
 from .faults import HypercallError
 from .grant_access import acquire_grant
 from .hypercall_page import hypercall_page
+from .ramdisk import ramdisk_content, ramdisk_size
 from .xenstore_home import make_console_keys
 
 BACKEND_DOMID: Final = 0
@@ -55,18 +56,21 @@ def build_domain(
 ) -> None:
     """Load the kernel and its modules into a new domain of `domain.max_pages` frames; its vcpu 0 is then ready to run.
 
-    One module is given as it is; several make a list of modules (SIF_MULTIBOOT_MOD), see `pack_modules`.
+    One module is a RAM disk, see `ramdisk`; several make a list of modules (SIF_MULTIBOOT_MOD), see `pack_modules`.
     Raises `ImageError` if kernel, modules or command line do not fit; then the domain has been given nothing.
     """
     if len(command_line) >= MAX_GUEST_CMDLINE:
         raise ImageError(
             f"the command line has {len(command_line)} bytes; a kernel gets {MAX_GUEST_CMDLINE - 1} at most"
         )
+    if not all(modules):
+        raise ImageError("a module is empty")
     package = modules[0] if len(modules) == 1 else pack_modules(modules)
-    layout = plan(image, domain.max_pages, len(package))
+    single = len(modules) == 1
+    layout = plan(image, domain.max_pages, ramdisk_size(package) if single else len(package))
     builder = _Builder(domain, layout)
     builder.load_kernel(image)
-    builder.load_modules(package)
+    builder.load_modules(ramdisk_content(package) if single else package)
     builder.fill_p2m()
     builder.write_page_tables()
     builder.hand_over_tables()
@@ -74,7 +78,7 @@ def build_domain(
     if len(modules) > 1:
         flags |= Sif.MULTIBOOT_MOD
     builder.connect_backends()
-    builder.write_start_info(flags, len(package), command_line)
+    builder.write_start_info(flags, command_line)
     builder.prepare_vcpu(image)
 
 
@@ -91,8 +95,6 @@ def pack_modules(modules: Sequence[bytes]) -> bytes:
     body = bytearray()
     first = _page_align(command_line + 1)
     for module in modules:
-        if not module:
-            raise ImageError("a module is empty")
         start = first + len(body)
         end = start + len(module) - 1
         if end >= 1 << 32:
@@ -182,7 +184,7 @@ class _Builder:
         except HypercallError as error:
             raise AssertionError("the domain builder made page tables that Xen refuses") from error
 
-    def write_start_info(self, flags: int, modules_size: int, command_line: bytes) -> None:
+    def write_start_info(self, flags: int, command_line: bytes) -> None:
         """Fill the start_info page. Xen: start_info_x86_64()."""
         layout = self.layout
         info = StartInfo()
@@ -200,7 +202,7 @@ class _Builder:
             info.first_p2m_pfn = layout.p2m.pfn
             info.nr_p2m_frames = layout.p2m.pages + layout.p2m_tables.pages
         if layout.modules is not None:
-            info.mod_len = modules_size
+            info.mod_len = layout.modules.pages * PAGE_SIZE
             info.mod_start = layout.vaddr(layout.modules.pfn)
             if not layout.modules_mapped:
                 info.mod_start = layout.modules.pfn

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from xdbg.abi.frames import INVALID_MFN, Maddr, Mfn, Pfn, mfn_to_maddr
 
+from .pirq import Pirqs
 from .vcpu import Vcpu
 
 if TYPE_CHECKING:
+    from .block_backend import BlockDevice
     from .console import ConsoleState
     from .event_channel import EventChannels
     from .grant_table import GrantTable
@@ -46,6 +48,9 @@ class Domain:
     """Frames owned now (shared_info and grant frames not counted)."""
     vm_assist: int = 0
     """Bit set of VMASST_TYPE_*."""
+    cmos_idx: int = 0
+    """What the guest wrote to port 0x70 last. `pci_cf8`: to port 0xcf8, 4 bytes."""
+    pci_cf8: int = 0
     paused: bool = False
     is_dying: bool = False
     """It was destroyed; it is still here because of frames that another domain has mapped."""
@@ -56,10 +61,13 @@ class Domain:
     """What XENMEM_memory_map shows: the struct boot_e820_entry that XENMEM_set_memory_map was given."""
     hypercalls: list[int] = field(default_factory=lambda: [0] * (NR_HYPERCALLS + 1))
     """How often each was called, by number, those in a multicall included; the last: all with a number beyond."""
+    pirqs: Pirqs = field(default_factory=Pirqs)
     event_channels: "EventChannels" = field(init=False)
     grant_table: "GrantTable" = field(init=False)
     console: "ConsoleState" = field(init=False)
     xenstore: "XenstoreState" = field(init=False)
+    disks: "dict[int, BlockDevice]" = field(default_factory=dict)
+    """By the numbers of their devices in the store."""
 
     @property
     def shared_info_maddr(self) -> Maddr:

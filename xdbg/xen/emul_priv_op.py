@@ -1,80 +1,106 @@
 """Privileged instructions of a guest kernel: at CPL 3 a #GP, which Xen emulates. Xen: arch/x86/pv/emul-priv-op.c.
 
-Done here: in/out as far as the virtual IOPL allows (there is no hardware behind: reads are all ones), cli and sti (no
-effect: a PV guest masks by its upcall mask), clts, wbinvd, mov to and from CR0-CR4 and DR0-DR7, rdmsr, wrmsr, rdtsc,
-rdtscp, cpuid. Anything else, and everything but I/O, cli and sti from user mode, is the guest's own #GP.
+Port instructions as far as virtual IOPL and I/O bitmap allow (`io_ports`), cli and sti by IOPL (no effect: a PV guest
+masks by its upcall mask), clts, wbinvd, mov to and from CR0-CR4 and DR0-DR7, rdmsr and wrmsr (`msr`), rdtsc, rdtscp,
+cpuid. Anything else is the guest's own #GP, and so is all but ports, cli, sti and cpuid in user mode.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
+from xdbg.abi.errno import Errno
 from xdbg.abi.frames import Mfn, Vaddr
-from xdbg.abi.x86 import Cr0, Cr4, Efer, Msr, Rflags, Vector
+from xdbg.abi.x86 import Cr0, Cr4, Pfec, Vector
 from xdbg.machine.registers import RAX, RBX, RCX, RDX
 
-from . import mm, pv_state
-from .callback import is_canonical
-from .cpuid import cpuid
+from . import debugreg, io_ports, mm, msr, pv_state
+from .cpuid import guest_cpuid
+from .emulate import instruction_done
+from .entry import inject, inject_page_fault
 from .events import PrivilegedOp
 from .faults import GuestFault, HypercallError
 from .guest_access import copy_from_guest
-from .vcpu import Vcpu
+from .vcpu import CR4_VISIBLE, Vcpu
 
-_LONGEST = 15
-_U32 = 0xFFFF_FFFF
-_U64 = (1 << 64) - 1
-_LEGACY_PREFIXES = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3")
-_XEN_PAT = 0x0000_0501_0007_0406
-_GUEST_CR4 = Cr4.DE | Cr4.PAE | Cr4.OSFXSR | Cr4.OSXMMEXCPT
-"""What mov from CR4 shows whatever the guest wrote: the features that it has."""
+_LONGEST: Final = 15
+_U32: Final = 0xFFFF_FFFF
+_LEGACY_PREFIXES: Final = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3")
+_GUEST_CR4: Final = int(Cr4.TSD | Cr4.DE)
+"""What a guest may choose for itself; FSGSBASE and OSXSAVE the processor does not have."""
 
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """A decoded privileged instruction: its opcode without prefixes, REX, operand size, ModRM and length."""
+    """A decoded privileged instruction: opcode without prefixes, what the prefixes say, ModRM or immediate, length."""
 
     opcode: bytes
+    prefixes: bytes
     rex: int
-    operand16: bool
-    modrm: int
-    immediate: int
+    operand: int
     length: int
 
     @property
     def reg(self) -> int:
         """The register that ModRM.reg names: number of the control or debug register."""
-        return (self.modrm >> 3) & 7 | (self.rex & 4) << 1
+        return (self.operand >> 3) & 7 | (self.rex & 4) << 1
 
     @property
     def rm(self) -> int:
         """The general register that ModRM.rm names."""
-        return self.modrm & 7 | (self.rex & 1) << 3
+        return self.operand & 7 | (self.rex & 1) << 3
 
 
-Emulator = Callable[[Vcpu, Instruction], str | None]
-"""Carries an instruction out and says what it was; None: it is the guest's #GP."""
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The instruction was carried out; `text` says which. `again`: it is repeated, and not at its end."""
+
+    text: str
+    dr6: int = 0
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Raise:
+    """It raises this in the guest."""
+
+    vector: int
+
+
+Emulator = Callable[[Vcpu, Instruction], "Done | Raise | None"]
+"""Carries an instruction out; None: it is the guest's #GP."""
+
+
+def fixup_guest_cr4(value: int) -> int:
+    """What CR4 becomes when a guest wants it to be `value`. Xen: pv_fixup_guest_cr4()."""
+    return value & _GUEST_CR4 | CR4_VISIBLE
 
 
 def emulate_privileged_op(vcpu: Vcpu) -> bool:
-    """Whether the instruction at rip was emulated; rip is then behind it. Xen: pv_emulate_privileged_op()."""
+    """Whether Xen dealt with the instruction at rip. Xen: pv_emulate_privileged_op()."""
     hv = vcpu.domain.hv
-    cpu = hv.cpu
-    rip = cpu.rip
+    rip = hv.cpu.rip
     instruction = decode(_fetch(vcpu, rip))
     if instruction is None:
         return False
     emulator = EMULATORS.get(instruction.opcode)
-    if emulator is None or not (vcpu.kernel_mode or instruction.opcode in _BY_IOPL):
+    if emulator is None or not (vcpu.kernel_mode or instruction.opcode in _IN_USER_MODE):
         return False
-    text = emulator(vcpu, instruction)
-    if text is None:
-        return False
-    cpu.rip = rip + instruction.length
-    rflags = cpu.rflags
-    if rflags & Rflags.RF:
-        cpu.rflags = rflags & ~Rflags.RF
-    if hv.observer is not None:
-        hv.observer.observe(vcpu, PrivilegedOp(Vaddr(rip), text))
+    try:
+        outcome = emulator(vcpu, instruction)
+    except io_ports.StringFault as fault:
+        # An emulator has no more to say of it: the page may be there. Xen: x86_emul_pagefault().
+        inject_page_fault(vcpu, Pfec.WRITE_ACCESS if fault.write else 0, fault.vaddr)
+        return True
+    match outcome:
+        case None:
+            return False
+        case Raise(vector):
+            inject(vcpu, vector, None)
+        case Done(text, dr6, again):
+            instruction_done(vcpu, rip if again else rip + instruction.length, dr6)
+            if hv.observer is not None:
+                hv.observer.observe(vcpu, PrivilegedOp(Vaddr(rip), text))
     return True
 
 
@@ -90,10 +116,9 @@ def _fetch(vcpu: Vcpu, rip: int) -> bytes:
 def decode(code: bytes) -> Instruction | None:
     """Prefixes, opcode, ModRM and immediate of an instruction that `EMULATORS` knows; None for any other."""
     at = rex = 0
-    operand16 = False
     while at < len(code) and code[at] in _LEGACY_PREFIXES:
-        operand16 |= code[at] == 0x66
         at += 1
+    prefixes = code[:at]
     if at < len(code) and code[at] & 0xF0 == 0x40:
         rex = code[at]
         at += 1
@@ -101,204 +126,156 @@ def decode(code: bytes) -> Instruction | None:
         opcode = code[at : at + size]
         if len(opcode) == size and opcode in EMULATORS:
             at += size
-            needed = (opcode in _WITH_MODRM) + (opcode in _WITH_IMMEDIATE)
+            needed = opcode in _WITH_OPERAND
             if at + needed > len(code):
                 return None
-            operand = code[at] if needed else 0
-            return Instruction(opcode, rex, operand16, operand, operand, at + needed)
+            return Instruction(opcode, prefixes, rex, code[at] if needed else 0, at + needed)
     return None
 
 
-def _io_ok(vcpu: Vcpu, port: int, size: int) -> bool:
-    """Whether the guest may touch these ports: by IOPL, or by its I/O bitmap. Xen: guest_io_okay()."""
-    if vcpu.iopl >= (1 if vcpu.kernel_mode else 3):
-        return True
-    if not vcpu.io_bitmap or port + size > vcpu.io_bitmap_ports:
-        return False
-    try:
-        bits = int.from_bytes(copy_from_guest(vcpu, vcpu.io_bitmap + port // 8, 2), "little")
-    except GuestFault:
-        return False
-    return not (bits >> (port & 7)) & ((1 << size) - 1)
-
-
-def _in_out(vcpu: Vcpu, instruction: Instruction) -> str | None:
+def _in_out(vcpu: Vcpu, instruction: Instruction) -> Done | None:
     opcode = instruction.opcode[0]
-    gpr = vcpu.domain.hv.cpu.gpr
-    port = gpr[RDX] & 0xFFFF if opcode & 8 else instruction.immediate
-    size = 1 if not opcode & 1 else 2 if instruction.operand16 else 4
-    if not _io_ok(vcpu, port, size):
+    is_string = opcode < 0x70
+    prefixes = instruction.prefixes
+    segments = [prefix for prefix in prefixes if prefix in b"\x26\x2e\x36\x3e\x64\x65"]
+    last = segments[-1] if segments else 0
+    result = io_ports.access(
+        vcpu,
+        io_ports.PortAccess(
+            port=io_ports.port_in_dx(vcpu) if opcode & 8 else instruction.operand,
+            size=1 if not opcode & 1 else 2 if 0x66 in prefixes and not instruction.rex & 8 else 4,
+            write=bool(opcode & 2),
+            is_string=is_string,
+            repeated=is_string and (0xF2 in prefixes or 0xF3 in prefixes),
+            address_size=4 if 0x67 in prefixes else 8,
+            segment={0x64: "fs", 0x65: "gs"}.get(last) if opcode & 2 else None,
+        ),
+    )
+    if result is None:
         return None
-    if opcode & 2:
-        return f"out port {port:#x}, {size} bytes"
-    ones = (1 << 8 * size) - 1
-    gpr[RAX] = ones if size == 4 else gpr[RAX] & ~ones & _U64 | ones
-    return f"in port {port:#x}, {size} bytes"
+    text, hit, done = result
+    return Done(text, hit, again=not done)
 
 
-def _cli_sti(vcpu: Vcpu, instruction: Instruction) -> str | None:
-    if vcpu.iopl < (1 if vcpu.kernel_mode else 3):
+def _cli_sti(vcpu: Vcpu, instruction: Instruction) -> Done | None:
+    if not io_ports.iopl_ok(vcpu):
         return None
-    return "cli, ignored" if instruction.opcode == b"\xfa" else "sti, ignored"
+    return Done("cli, ignored" if instruction.opcode == b"\xfa" else "sti, ignored")
 
 
-def _clts(vcpu: Vcpu, instruction: Instruction) -> str:
+def _clts(vcpu: Vcpu, instruction: Instruction) -> Done:
     pv_state.do_fpu_taskswitch(vcpu, 0)
-    return "clts"
+    return Done("clts")
 
 
-def _wbinvd(vcpu: Vcpu, instruction: Instruction) -> str:
-    return "wbinvd, ignored"
+def _wbinvd(vcpu: Vcpu, instruction: Instruction) -> Done:
+    return Done("wbinvd, ignored")
 
 
-def _read_cr(vcpu: Vcpu, instruction: Instruction) -> str | None:
+def _read_cr(vcpu: Vcpu, instruction: Instruction) -> Done | None:
     match instruction.reg:
         case 0:
             value = vcpu.cr0
         case 2:
-            value = vcpu.domain.hv.guest_cr2(vcpu)
+            value = int(vcpu.cr2)
         case 3:
             value = vcpu.kernel_cr3
         case 4:
-            value = vcpu.cr4 | _GUEST_CR4
+            value = vcpu.cr4
         case _:
             return None
     vcpu.domain.hv.cpu.gpr[instruction.rm] = value
-    return f"read cr{instruction.reg} = {value:#x}"
+    return Done(f"read cr{instruction.reg} = {value:#x}")
 
 
-def _write_cr(vcpu: Vcpu, instruction: Instruction) -> str | None:
-    value = vcpu.domain.hv.cpu.gpr[instruction.rm]
+def _write_cr(vcpu: Vcpu, instruction: Instruction) -> Done | None:
+    hv = vcpu.domain.hv
+    value = hv.cpu.gpr[instruction.rm]
     match instruction.reg:
         case 0:
-            if (value ^ vcpu.cr0) & ~Cr0.TS & _U64:
+            if (value ^ vcpu.cr0) & ~Cr0.TS:
                 return None
             pv_state.do_fpu_taskswitch(vcpu, value & Cr0.TS)
         case 2:
             vcpu.cr2 = Vaddr(value)
-            vcpu.domain.hv.set_guest_cr2(vcpu, Vaddr(value))
+            hv.set_guest_cr2(vcpu, Vaddr(value))
         case 3:
             try:
                 mm.new_guest_cr3(vcpu, Mfn(value >> 12))
             except HypercallError:
                 return None
         case 4:
-            vcpu.cr4 = value & _GUEST_CR4
+            vcpu.cr4 = fixup_guest_cr4(value)
+            hv.cpu.rdtsc_allowed = not vcpu.cr4 & Cr4.TSD
         case _:
             return None
-    return f"write cr{instruction.reg} = {value:#x}"
+    return Done(f"write cr{instruction.reg} = {value:#x}")
 
 
-def _read_dr(vcpu: Vcpu, instruction: Instruction) -> str | None:
-    number = {4: 6, 5: 7}.get(instruction.reg, instruction.reg)
-    if number > 7:
-        return None
-    value = vcpu.debugreg[number]
+def _read_dr(vcpu: Vcpu, instruction: Instruction) -> Done | Raise:
+    number = instruction.reg
+    try:
+        value = debugreg.read_debugreg(vcpu, number)
+    except HypercallError:
+        return Raise(Vector.UD)
     vcpu.domain.hv.cpu.gpr[instruction.rm] = value
-    return f"read dr{number} = {value:#x}"
+    return Done(f"read dr{number} = {value:#x}")
 
 
-def _write_dr(vcpu: Vcpu, instruction: Instruction) -> str | None:
-    number = {4: 6, 5: 7}.get(instruction.reg, instruction.reg)
+def _write_dr(vcpu: Vcpu, instruction: Instruction) -> Done | Raise | None:
+    number = instruction.reg
     value = vcpu.domain.hv.cpu.gpr[instruction.rm]
     try:
-        pv_state.do_set_debugreg(vcpu, number, value)
-    except HypercallError:
-        return None
-    return f"write dr{number} = {value:#x}"
+        debugreg.set_debugreg(vcpu, number, value)
+    except HypercallError as error:
+        return Raise(Vector.UD) if error.errno == Errno.ENODEV else None
+    return Done(f"write dr{number} = {value:#x}")
 
 
-def _read_msr(vcpu: Vcpu, msr: int) -> int | None:
-    cpu = vcpu.domain.hv.cpu
-    match msr:
-        case Msr.FS_BASE:
-            return cpu.fs_base
-        case Msr.GS_BASE:
-            return cpu.gs_base
-        case Msr.SHADOW_GS_BASE:
-            return vcpu.gs_base_user
-        case Msr.TSC:
-            return vcpu.domain.hv.now()
-        case Msr.EFER:
-            return Efer.SCE | Efer.LME | Efer.LMA | Efer.NXE
-        case Msr.PAT:
-            return _XEN_PAT
-        case Msr.TSC_AUX:
-            return cpu.tsc_aux
-        case _:
-            return _CONSTANT_MSRS.get(msr)
-
-
-def _rdmsr(vcpu: Vcpu, instruction: Instruction) -> str | None:
+def _rdmsr(vcpu: Vcpu, instruction: Instruction) -> Done | None:
     gpr = vcpu.domain.hv.cpu.gpr
-    msr = gpr[RCX] & _U32
-    value = _read_msr(vcpu, msr)
+    number = gpr[RCX] & _U32
+    value = msr.read_msr(vcpu, number)
     if value is None:
-        # Early in its boot a kernel has no #GP handler yet and expects the old, lax behaviour.
-        if vcpu.trap_table[Vector.GP] is not None:
-            return None
-        value = 0
+        return None
     gpr[RAX] = value & _U32
     gpr[RDX] = value >> 32
-    return f"rdmsr {msr:#x} = {value:#x}"
+    return Done(f"rdmsr {number:#x} = {value:#x}")
 
 
-def _wrmsr(vcpu: Vcpu, instruction: Instruction) -> str | None:
-    cpu = vcpu.domain.hv.cpu
-    gpr = cpu.gpr
-    msr = gpr[RCX] & _U32
+def _wrmsr(vcpu: Vcpu, instruction: Instruction) -> Done | None:
+    gpr = vcpu.domain.hv.cpu.gpr
+    number = gpr[RCX] & _U32
     value = (gpr[RDX] & _U32) << 32 | gpr[RAX] & _U32
-    match msr:
-        case Msr.FS_BASE | Msr.GS_BASE | Msr.SHADOW_GS_BASE:
-            if not is_canonical(value):
-                return None
-            if msr == Msr.FS_BASE:
-                cpu.fs_base = value
-            elif msr == Msr.GS_BASE:
-                cpu.gs_base = value
-            else:
-                vcpu.gs_base_user = value
-        case _:
-            same = _read_msr(vcpu, msr) == value
-            if not same and msr not in _WRITE_IGNORED and vcpu.trap_table[Vector.GP] is not None:
-                return None
-    return f"wrmsr {msr:#x} = {value:#x}"
+    return Done(f"wrmsr {number:#x} = {value:#x}") if msr.write_msr(vcpu, number, value) else None
 
 
-def _rdtsc(vcpu: Vcpu, instruction: Instruction) -> str:
+def _rdtsc(vcpu: Vcpu, instruction: Instruction) -> Done:
     hv = vcpu.domain.hv
     value = hv.now()
     hv.cpu.gpr[RAX] = value & _U32
     hv.cpu.gpr[RDX] = value >> 32
-    return f"rdtsc = {value:#x}"
+    return Done(f"rdtsc = {value:#x}")
 
 
-def _rdtscp(vcpu: Vcpu, instruction: Instruction) -> str:
-    text = _rdtsc(vcpu, instruction)
-    vcpu.domain.hv.cpu.gpr[RCX] = vcpu.domain.hv.cpu.tsc_aux
-    return text.replace("rdtsc", "rdtscp")
+def _rdtscp(vcpu: Vcpu, instruction: Instruction) -> Done:
+    vcpu.domain.hv.cpu.gpr[RCX] = vcpu.tsc_aux
+    return Done(_rdtsc(vcpu, instruction).text.replace("rdtsc", "rdtscp"))
 
 
-def _cpuid(vcpu: Vcpu, instruction: Instruction) -> str:
+def _cpuid(vcpu: Vcpu, instruction: Instruction) -> Done | None:
+    if vcpu.cpuid_faulting and not vcpu.kernel_mode:
+        return None
     gpr = vcpu.domain.hv.cpu.gpr
     leaf = gpr[RAX] & _U32
-    gpr[RAX], gpr[RBX], gpr[RCX], gpr[RDX] = cpuid(leaf, gpr[RCX] & _U32)
-    return f"cpuid leaf {leaf:#x}"
+    gpr[RAX], gpr[RBX], gpr[RCX], gpr[RDX] = guest_cpuid(vcpu, leaf, gpr[RCX] & _U32)
+    return Done(f"cpuid leaf {leaf:#x}")
 
 
-_CONSTANT_MSRS: dict[int, int] = {
-    Msr.APIC_BASE: 0xFEE0_0100,
-    Msr.MISC_ENABLE: 0x1801,  # fast strings; branch trace and PEBS unavailable
-    Msr.UCODE_REV: 0,
-    Msr.PLATFORM_INFO: 0,
-    Msr.MISC_FEATURES_ENABLES: 0,
-    Msr.ARCH_CAPABILITIES: 0,
-    Msr.PERF_CTL: 0,
-}
-_WRITE_IGNORED = frozenset({int(Msr.UCODE_REV), int(Msr.MISC_ENABLE), int(Msr.PAT), int(Msr.APIC_BASE)})
+_PORTS: Final = tuple(bytes([opcode]) for opcode in (*range(0x6C, 0x70), *range(0xE4, 0xE8), *range(0xEC, 0xF0)))
 
-EMULATORS: dict[bytes, Emulator] = {
-    **dict.fromkeys((b"\xe4", b"\xe5", b"\xe6", b"\xe7", b"\xec", b"\xed", b"\xee", b"\xef"), _in_out),
+EMULATORS: Final[dict[bytes, Emulator]] = {
+    **dict.fromkeys(_PORTS, _in_out),
     b"\xfa": _cli_sti,
     b"\xfb": _cli_sti,
     b"\x0f\x06": _clts,
@@ -315,6 +292,10 @@ EMULATORS: dict[bytes, Emulator] = {
 }
 """Opcode -> what Xen does with it."""
 
-_BY_IOPL = frozenset(opcode for opcode, emulator in EMULATORS.items() if emulator in {_in_out, _cli_sti})
-_WITH_MODRM = frozenset({b"\x0f\x20", b"\x0f\x21", b"\x0f\x22", b"\x0f\x23"})
-_WITH_IMMEDIATE = frozenset({b"\xe4", b"\xe5", b"\xe6", b"\xe7"})
+_IN_USER_MODE: Final = frozenset(
+    opcode for opcode, emulator in EMULATORS.items() if emulator in {_in_out, _cli_sti, _cpuid}
+)
+_WITH_OPERAND: Final = frozenset(
+    {b"\x0f\x20", b"\x0f\x21", b"\x0f\x22", b"\x0f\x23", b"\xe4", b"\xe5", b"\xe6", b"\xe7"}
+)
+"""Those with a ModRM byte or an immediate."""

@@ -21,6 +21,7 @@ from xdbg.abi.x86 import (
     FLAT_KERNEL_SS64,
     HYPERVISOR_VIRT_END,
     HYPERVISOR_VIRT_START,
+    Pfec,
     Rflags,
     Vector,
 )
@@ -33,7 +34,7 @@ from .guest_access import copy_to_guest
 from .vcpu import TBF_EXCEPTION, TBF_EXCEPTION_ERRCODE, TBF_INTERRUPT, Vcpu
 
 _FRAME = {n: Struct(f"<{n}Q") for n in (7, 8)}
-_CLEARED_ON_ENTRY = Rflags.AC | Rflags.VM | Rflags.RF | Rflags.NT | Rflags.TF
+_CLEARED_ON_ENTRY = int(Rflags.AC | Rflags.VM | Rflags.RF | Rflags.NT | Rflags.TF)
 _HIDDEN = Rflags.IF | Rflags.IOPL
 _IF = int(Rflags.IF)
 _ARCH_IOPL = 1 << VmasstType.ARCHITECTURAL_IOPL
@@ -63,7 +64,7 @@ def toggle_guest_mode(vcpu: Vcpu) -> None:
         cpu.gs_base = vcpu.gs_base_kernel
     vcpu.kernel_mode = not vcpu.kernel_mode
     cpu.cr3 = vcpu.cr3
-    cpu.io_allowed = vcpu.iopl >= (1 if vcpu.kernel_mode else 3)
+    cpu.cpuid_allowed = vcpu.kernel_mode or not vcpu.cpuid_faulting
 
 
 def return_to_guest(vcpu: Vcpu) -> None:
@@ -157,6 +158,16 @@ def inject(vcpu: Vcpu, vector: int, error_code: int | None) -> None:
         observer.observe(vcpu, TrapBounceSet(vector, error_code, bounce.flags, bounce.cs, bounce.eip))
 
 
+def inject_page_fault(vcpu: Vcpu, error_code: int, cr2: Vaddr) -> None:
+    """Give a page fault to the guest: CR2 in its vcpu_info, the error code's user bit by its virtual mode."""
+    vcpu.cr2 = cr2
+    vcpu.domain.hv.set_guest_cr2(vcpu, cr2)
+    error_code &= ~Pfec.USER_MODE
+    if not vcpu.kernel_mode:
+        error_code |= Pfec.USER_MODE
+    inject(vcpu, Vector.PF, error_code)
+
+
 def create_bounce_frame(vcpu: Vcpu, kind: str) -> None:
     """Push the frame of `trap_bounce` on the guest kernel's stack and return to its handler instead.
 
@@ -212,9 +223,8 @@ def create_bounce_frame(vcpu: Vcpu, kind: str) -> None:
     cpu.rip = bounce.eip
     cpu.cs = FLAT_KERNEL_CS64
     cpu.ss = FLAT_KERNEL_SS64
-    cleared = rflags & ~_CLEARED_ON_ENTRY
-    if cleared != rflags:
-        cpu.rflags = cleared
+    if rflags & _CLEARED_ON_ENTRY:
+        cpu.clear_flags(_CLEARED_ON_ENTRY)
     observer = hv.observer
     if observer is not None:
         observer.observe(vcpu, BounceFrame(Vaddr(sp), words, len(words) == 8, not was_kernel))

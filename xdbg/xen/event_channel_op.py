@@ -4,8 +4,6 @@ Ports and how one becomes pending are in `event_channel`. An unprivileged domain
 channel is named by its domain and port, and must have been made for this domain by EVTCHNOP_alloc_unbound.
 """
 
-from typing import Final
-
 from xdbg.abi.errno import Errno
 from xdbg.abi.event_channel import (
     NR_VIRQS,
@@ -33,10 +31,8 @@ from .event_channel import BACKEND_DOMID, BACKENDS, Port, clear_pending, notify,
 from .faults import HypercallError
 from .guest_access import read_struct, write_struct
 from .hypercall import hypercall
+from .pirq import NR_PIRQS
 from .vcpu import Vcpu
-
-NR_PIRQS: Final = 56
-"""Physical interrupts that a domain could name: 24 lines of an I/O APIC and 32 more; none is permitted to it."""
 
 _COMPAT = frozenset(range(EvtchnOp.UNMASK + 1))
 """Commands that the old form of the hypercall knows."""

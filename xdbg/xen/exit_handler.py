@@ -1,7 +1,8 @@
 """What Xen does with each kind of exit: one match, nothing else.
 
 Exits that the guest did not cause (a deadline, a debugger's stop point) are no events of the guest: nothing is
-delivered on them, so that the points at which a guest is interrupted do not depend on who is looking.
+delivered on them, so that the points at which a guest is interrupted do not depend on who is looking. A watch may come
+with a #DB that the guest did cause.
 """
 
 from xdbg.abi.x86 import Vector
@@ -41,6 +42,8 @@ def handle_exit(vcpu: Vcpu, came: Exit) -> None:
                 entry.bounce_sysenter(vcpu)
             case EngineExit(reason):
                 raise DomainCrash(reason)
+            case WatchExit(trap=trap) if trap is not None:
+                traps.take_exception(vcpu, trap)
             case DeadlineExit() | StepExit() | StopPointExit() | WatchExit():
                 return
         if vcpu.runnable:

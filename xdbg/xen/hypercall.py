@@ -21,6 +21,7 @@ from .vcpu import Vcpu
 
 Handler = Callable[..., int | None]
 
+_U32 = (1 << 32) - 1
 _U64 = (1 << 64) - 1
 
 
@@ -64,20 +65,21 @@ def call(vcpu: Vcpu, number: int, args: tuple[int, ...], *, in_multicall: bool =
     args = args[: entry.nr_args] if entry is not None else ()
     if observer is not None:
         observer.observe(vcpu, HypercallEntered(number, args, in_multicall))
+    values = list(args)
     result: int | None
     if entry is None:
         result = -Errno.ENOSYS
     else:
-        if entry.narrow:
-            args = tuple(a & 0xFFFF_FFFF if i in entry.narrow else a for i, a in enumerate(args))
+        for i in entry.narrow:
+            values[i] &= _U32
         try:
-            result = entry.handler(vcpu, *args)
+            result = entry.handler(vcpu, *values)
         except HypercallError as error:
             result = -error.errno
         except GuestFault:
             result = -Errno.EFAULT
     if observer is not None and result is not None:
-        observer.observe(vcpu, HypercallDone(number, args, result, in_multicall))
+        observer.observe(vcpu, HypercallDone(number, tuple(values), result, in_multicall))
     return result
 
 
@@ -90,7 +92,7 @@ def pv_hypercall(vcpu: Vcpu) -> None:
     gpr[R11] = cpu.rflags
     result = call(
         vcpu,
-        gpr[RAX] & 0xFFFF_FFFF,
+        gpr[RAX],
         (gpr[RDI], gpr[RSI], gpr[RDX], gpr[R10], gpr[R8], gpr[R9]),
     )
     if result is not None:

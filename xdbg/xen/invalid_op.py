@@ -5,10 +5,11 @@ instruction behind the prefix is an invalid opcode at the `ud2a`.
 """
 
 from xdbg.abi.frames import Vaddr
-from xdbg.abi.x86 import XEN_EMULATE_PREFIX, Rflags
+from xdbg.abi.x86 import XEN_EMULATE_PREFIX
 from xdbg.machine.registers import RAX, RBX, RCX, RDX
 
-from .cpuid import cpuid
+from .cpuid import guest_cpuid
+from .emulate import instruction_done
 from .events import PrivilegedOp
 from .faults import GuestFault
 from .guest_access import copy_from_guest
@@ -23,6 +24,8 @@ def emulate_forced_invalid_op(vcpu: Vcpu) -> bool:
     hv = vcpu.domain.hv
     cpu = hv.cpu
     rip = cpu.rip
+    if vcpu.cpuid_faulting and not vcpu.kernel_mode:
+        return False
     try:
         if copy_from_guest(vcpu, rip, len(_FORCED)) != _FORCED:
             return False
@@ -30,11 +33,8 @@ def emulate_forced_invalid_op(vcpu: Vcpu) -> bool:
         return False
     gpr = cpu.gpr
     leaf, subleaf = gpr[RAX] & 0xFFFF_FFFF, gpr[RCX] & 0xFFFF_FFFF
-    gpr[RAX], gpr[RBX], gpr[RCX], gpr[RDX] = cpuid(leaf, subleaf)
-    cpu.rip = rip + len(_FORCED)
-    rflags = cpu.rflags
-    if rflags & Rflags.RF:
-        cpu.rflags = rflags & ~Rflags.RF
+    gpr[RAX], gpr[RBX], gpr[RCX], gpr[RDX] = guest_cpuid(vcpu, leaf, subleaf)
+    instruction_done(vcpu, rip + len(_FORCED))
     if hv.observer is not None:
         hv.observer.observe(vcpu, PrivilegedOp(Vaddr(rip), f"forced cpuid leaf {leaf:#x}, {subleaf:#x}"))
     return True

@@ -51,7 +51,6 @@ def do_iret(vcpu: Vcpu) -> None:
         entry.toggle_guest_mode(vcpu)
     if vcpu.domain.vm_assist & _ARCH_IOPL:
         vcpu.iopl = (rflags >> 12) & 3
-        cpu.io_allowed = vcpu.iopl >= (1 if vcpu.kernel_mode else 3)
     mask = 0 if rflags & _IF else 1
     gpr[RAX] = rax
     gpr[RSP] = rsp

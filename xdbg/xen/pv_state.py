@@ -1,25 +1,19 @@
 """Small pieces of a PV vcpu's state that a guest sets by hypercall. Xen: arch/x86/pv/misc-hypercalls.c, domain.c.
 
-Kernel stack, FPU trap, debug registers, segment bases, assists.
+Kernel stack, FPU trap, segment bases, assists; debug registers are in `debugreg`.
 """
 
 from xdbg.abi.errno import Errno
 from xdbg.abi.frames import Vaddr
 from xdbg.abi.hypercalls import Hypercall, SegBase, VmasstCmd, VmasstType
-from xdbg.abi.mmu import MulticallEntry
-from xdbg.abi.x86 import DR7_DEFAULT, FLAT_RING3_SS64, HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START, Cr0, Dr7
+from xdbg.abi.x86 import FLAT_RING3_SS64, Cr0
 from xdbg.machine.registers import SelectorError
 
 from .callback import is_canonical
 from .faults import HypercallError
-from .guest_access import read_struct, write_struct
-from .hypercall import call, hypercall
+from .hypercall import hypercall
 from .vcpu import Vcpu
 
-_DR6_WRITABLE = 0xE00F
-_DR6_ONES = 0xFFFF_0FF0
-_DR7_RESERVED_ZERO = 0xD800
-_DR_BREAK_TYPE_IO = 2
 _ASSISTS = frozenset(int(assist) for assist in VmasstType)
 """What a 64-bit PV guest may ask for. Xen: PV_VM_ASSIST_VALID."""
 
@@ -42,43 +36,6 @@ def do_fpu_taskswitch(vcpu: Vcpu, set: int) -> int:  # noqa: A002 - the name in 
         vcpu.cr0 &= ~Cr0.TS
     vcpu.domain.hv.cpu.cr0_ts = bool(set)
     return 0
-
-
-@hypercall(Hypercall.SET_DEBUGREG)
-def do_set_debugreg(vcpu: Vcpu, reg: int, value: int) -> int:
-    """HYPERVISOR_set_debugreg(reg, value). Xen: set_debugreg().
-
-    -EPERM for an address in Xen's range, for I/O breakpoints and for DR7.GD; -ENODEV for DR4, DR5 and beyond DR7.
-    """
-    reg &= 0xFFFF_FFFF
-    match reg:
-        case 0 | 1 | 2 | 3:
-            if not is_canonical(value) or HYPERVISOR_VIRT_START <= value < HYPERVISOR_VIRT_END:
-                raise HypercallError(Errno.EPERM)
-            vcpu.debugreg[reg] = value
-        case 6:
-            vcpu.debugreg[6] = value & _DR6_WRITABLE | _DR6_ONES
-        case 7:
-            value = value & 0xFFFF_FFFF & ~_DR7_RESERVED_ZERO | DR7_DEFAULT
-            if value & Dr7.GD:
-                raise HypercallError(Errno.EPERM)
-            if value & 0xFF:
-                for control in range(16, 32, 4):
-                    if (value >> control) & 3 == _DR_BREAK_TYPE_IO:
-                        raise HypercallError(Errno.EPERM)
-            vcpu.debugreg[7] = value
-        case _:
-            raise HypercallError(Errno.ENODEV)
-    return 0
-
-
-@hypercall(Hypercall.GET_DEBUGREG)
-def do_get_debugreg(vcpu: Vcpu, reg: int) -> int:
-    """HYPERVISOR_get_debugreg(reg): its value; -EINVAL for DR4, DR5 and beyond DR7. Xen: do_get_debugreg()."""
-    reg &= 0xFFFF_FFFF
-    if reg in {0, 1, 2, 3, 6, 7}:
-        return vcpu.debugreg[reg]
-    raise HypercallError(Errno.EINVAL)
 
 
 @hypercall(Hypercall.VM_ASSIST)
@@ -135,24 +92,3 @@ def _load_user_gs(vcpu: Vcpu, selector: int) -> int:
     vcpu.gs_base_user = cpu.gs_base
     cpu.gs_base = kernel_base
     return result
-
-
-@hypercall(Hypercall.MULTICALL)
-def do_multicall(vcpu: Vcpu, call_list: int, count: int) -> int | None:
-    """HYPERVISOR_multicall(list, count): several hypercalls, each result in its entry. Xen: common/multicall.c.
-
-    A call that changes the flow (iret) ends the batch; one that blocks the vcpu does not: the rest is done, then the
-    vcpu waits. -EFAULT when an entry can't be read or its result can't be written.
-    """
-    for index in range(count):
-        at = call_list + index * MulticallEntry.SIZE
-        entry = read_struct(vcpu, at, MulticallEntry)
-        if entry.op == Hypercall.MULTICALL:
-            result: int | None = -Errno.ENOSYS
-        else:
-            result = call(vcpu, entry.op & 0xFFFF_FFFF, tuple(entry.args), in_multicall=True)
-        if result is None:
-            return None
-        entry.result = result & (1 << 64) - 1
-        write_struct(vcpu, at, entry)
-    return 0

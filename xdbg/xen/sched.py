@@ -67,10 +67,11 @@ def context_switched(previous: Vcpu | None, following: Vcpu | None, now_ns: int)
 
 
 def idle_runstate(vcpu: Vcpu) -> Runstate:
-    """The state of a vcpu that does not have the CPU."""
+    """The state of a vcpu that does not have the CPU. That a debugger lets it stand still is not told to the guest."""
     if vcpu.blocked or vcpu.polling is not None:
         return Runstate.BLOCKED
-    return Runstate.RUNNABLE if vcpu.runnable else Runstate.OFFLINE
+    is_offline = not vcpu.is_up or vcpu.domain.paused or vcpu.domain.shutdown_code is not None
+    return Runstate.OFFLINE if is_offline else Runstate.RUNNABLE
 
 
 def vcpu_wake(vcpu: Vcpu) -> None:

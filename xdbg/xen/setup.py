@@ -17,19 +17,26 @@ from xdbg.abi.frames import Maddr, Vaddr, mfn_to_maddr
 from xdbg.abi.mmu import DOMID_XEN
 from xdbg.abi.sched import Shutdown
 from xdbg.abi.shared_info import SharedInfo, VcpuInfo
+from xdbg.abi.x86 import Cr4
 from xdbg.machine.cpu import Cpu
 from xdbg.machine.exits import Exit
 from xdbg.machine.ram import Ram
 
-from . import (  # those that nobody names here fill the hypercall table
+from . import (  # those that nobody names here fill the hypercall table and that of the backends
+    block_backend,
     callback,
+    control,
+    debugreg,
     descriptor_tables,
     event_channel_op,
     grant_table_op,
+    hvm_op,
     iret,
     memory,
     mm,
     mmuext,
+    multicall,
+    nmi,
     physdev,
     pv_state,
     sched,
@@ -38,8 +45,9 @@ from . import (  # those that nobody names here fill the hypercall table
     vcpu_op,
     version,
 )
+from .block_contents import BlockImages
 from .console import ConsoleState
-from .cpuid import cpuid
+from .cpuid import Leaf, guest_cpuid
 from .domain import Domain
 from .domain_kill import reap
 from .entry import return_to_guest
@@ -58,15 +66,23 @@ from .xenstore import XenstoreState
 from .xenstore_home import make_dom0
 from .xenstore_tree import XenstoreTree
 
+BACKEND_MODULES = (block_backend,)
+"""The modules with backends, beside those that are used here."""
+
 HYPERCALL_MODULES = (
     callback,
+    control,
+    debugreg,
     descriptor_tables,
     event_channel_op,
     grant_table_op,
+    hvm_op,
     iret,
     memory,
     mm,
     mmuext,
+    multicall,
+    nmi,
     physdev,
     pv_state,
     sched,
@@ -101,8 +117,7 @@ class Hypervisor:
         nr_frames = nr_pages + XEN_OVERHEAD_FRAMES + nr_pages // 256
         self.ram = Ram(nr_frames << 12)
         self.cpu = Cpu(self.ram)
-        self.cpu.cpuid = cpuid
-        self.cpu.rdtsc_allowed = True
+        self.cpu.cpuid = self._cpuid
         self.observer: Observer | None = None
         self.page_info = PageInfoTable(nr_frames)
         self.heap = Heap(self.ram, self.page_info)
@@ -114,6 +129,8 @@ class Hypervisor:
         self.dying: list[int] = []
         """Domains that were destroyed, and of which frames are left: other domains have them mapped."""
         self.xenstore_tree = XenstoreTree()
+        self.block_images: BlockImages | None = None
+        """The images behind the domains' disks: like the observer, no part of the state."""
         self.current: Vcpu | None = None
         """The vcpu whose registers are in the CPU; it keeps them there while nobody else runs."""
         self.running: Vcpu | None = None
@@ -125,6 +142,8 @@ class Hypervisor:
         """The end of the turn of `running`, if another wants the CPU."""
         self.nr_vcpus = 0
         """Of all domains."""
+        self._entry_limit = 0
+        """The instruction count at which Xen had something to do, when a vcpu was last scheduled."""
         self.contended = False
         """Another vcpu than the one that was last scheduled could run, too."""
         self.audit_every = 0
@@ -174,7 +193,7 @@ class Hypervisor:
 
     def now(self) -> int:
         """System time in ns."""
-        return self.cpu.count + self.cpu.tsc_offset
+        return self.cpu.tsc
 
     def guest_cr2(self, vcpu: Vcpu) -> Vaddr:
         """The CR2 that the guest sees."""
@@ -183,6 +202,12 @@ class Hypervisor:
     def set_guest_cr2(self, vcpu: Vcpu, cr2: Vaddr) -> None:
         """Put a fault address where the guest reads it. Xen: arch_set_cr2()."""
         self.ram.write_u64(vcpu.vcpu_info + _CR2, cr2)
+
+    def _cpuid(self, leaf: int, subleaf: int, count: int) -> Leaf:
+        """What the CPU says to the current vcpu; always the same, whatever the instruction `count`."""
+        del count
+        assert self.current is not None
+        return guest_cpuid(self.current, leaf, subleaf)
 
     # -- running
 
@@ -197,9 +222,11 @@ class Hypervisor:
             now = self.now()
             interrupted = now >= self.next_tick_ns
             due = timer.next_deadline_ns(self)
+            current = self.current
             if due is not None and due <= now:
                 timer.run_timers(self, now)
                 interrupted = True
+                current = None
             vcpu = self.running
             if vcpu is None or not vcpu.runnable or (now >= self.slice_end_ns and self._others_runnable(vcpu)):
                 vcpu = sched.pick_vcpu(self)
@@ -223,6 +250,10 @@ class Hypervisor:
                 self.crash_domain(vcpu, crash.reason)
                 continue
             self.contended = self._others_runnable(vcpu)
+            if vcpu is not current:
+                # Timers have fired, or are the other vcpu's.
+                due = timer.next_deadline_ns(self)
+            self._entry_limit = self._next_event_count(due)
             return vcpu
 
     def _others_runnable(self, vcpu: Vcpu) -> bool:
@@ -248,15 +279,19 @@ class Hypervisor:
         vcpu.context = None
         self.current = vcpu
         cpu.cr3 = vcpu.cr3
-        cpu.io_allowed = vcpu.iopl >= (1 if vcpu.kernel_mode else 3)
+        cpu.cpuid_allowed = vcpu.kernel_mode or not vcpu.cpuid_faulting
+        cpu.rdtsc_allowed = not vcpu.cr4 & Cr4.TSD
+        cpu.tsc_aux = vcpu.tsc_aux
         descriptor_tables.load_gdt(vcpu)
         load_segments(vcpu)
+        debugreg.load_debugregs(vcpu)
         vcpu.check_events = True
 
     def enter(self, vcpu: Vcpu, limit: int, *, skip_stop_point: bool = False) -> Exit:
         """Run the current vcpu until an exit, at most to instruction count `limit`."""
         assert vcpu is self.current
-        return self.cpu.enter(min(limit, self._next_event_count()), skip_stop_point=skip_stop_point)
+        event = self._next_event_count(timer.next_deadline_ns(self))
+        return self.cpu.enter(min(limit, event), skip_stop_point=skip_stop_point)
 
     def spin(self, vcpu: Vcpu) -> bool:
         """Let time pass to Xen's next event, as if the current vcpu executed jumps to itself; it executes nothing.
@@ -270,7 +305,8 @@ class Hypervisor:
             and not sched.others_runnable(self, vcpu)
         ):
             return False
-        self.cpu.tsc_offset += max(0, self._next_event_count() - self.cpu.count)
+        event = self._next_event_count(timer.next_deadline_ns(self))
+        self.cpu.tsc_offset += max(0, event - self.cpu.count)
         return True
 
     def step(self, vcpu: Vcpu) -> Exit:
@@ -310,10 +346,9 @@ class Hypervisor:
         """What it means that `schedule` found nobody."""
         return RunEnd.IDLE if self.alive else RunEnd.SHUT_DOWN
 
-    def _next_event_count(self) -> int:
-        """The instruction count at which Xen itself has something to do."""
+    def _next_event_count(self, next_timer: int | None) -> int:
+        """The instruction count at which Xen itself has something to do; its first timer is due at `next_timer`."""
         due = self.next_tick_ns
-        next_timer = timer.next_deadline_ns(self)
         if next_timer is not None and next_timer < due:
             due = next_timer
         if self.contended and self.slice_end_ns < due:

@@ -8,11 +8,11 @@ whole of "delivery" at this point: `entry` sees the flag on the way back and rew
 from collections.abc import Callable
 
 from xdbg.abi.frames import Vaddr
-from xdbg.abi.x86 import ERROR_CODE_VECTORS, Cr0, Dr6, Pfec, Vector
+from xdbg.abi.x86 import ERROR_CODE_VECTORS, Cr0, Rflags, Vector
 from xdbg.machine.exits import ExceptionExit
 
 from . import emul_priv_op, invalid_op
-from .entry import inject
+from .entry import inject, inject_page_fault
 from .events import ExceptionTaken
 from .idt import Delivery
 from .ptwr import fixup_page_fault
@@ -34,6 +34,7 @@ def take_exception(vcpu: Vcpu, taken: ExceptionExit) -> None:
         # The CPU refused the software interrupt: #GP is a fault, so it stands at the instruction again.
         rip = delivery.insn
         cpu.rip = rip
+        cpu.rflags |= Rflags.RF
     if hv.observer is not None:
         hv.observer.observe(vcpu, _taken(vcpu, taken, delivery, rip))
     HANDLERS.get(delivery.vector, do_trap)(vcpu, delivery, taken)
@@ -61,16 +62,6 @@ def _taken(vcpu: Vcpu, taken: ExceptionExit, delivery: Delivery, rip: Vaddr) -> 
     )
 
 
-def pv_inject_page_fault(vcpu: Vcpu, error_code: int, cr2: Vaddr) -> None:
-    """Give a page fault to the guest: CR2 in its vcpu_info, the error code's user bit by its virtual mode."""
-    vcpu.cr2 = cr2
-    vcpu.domain.hv.set_guest_cr2(vcpu, cr2)
-    error_code &= ~Pfec.USER_MODE
-    if not vcpu.kernel_mode:
-        error_code |= Pfec.USER_MODE
-    inject(vcpu, Vector.PF, error_code)
-
-
 def permit_softint(vcpu: Vcpu, dpl: int) -> bool:
     """Whether `int n` may use a virtual gate: kernel mode counts as CPL 1. Xen: permit_softint()."""
     return dpl >= (1 if vcpu.kernel_mode else 3)
@@ -88,8 +79,8 @@ def do_int3(vcpu: Vcpu, delivery: Delivery, taken: ExceptionExit) -> None:
 
 
 def do_debug(vcpu: Vcpu, delivery: Delivery, taken: ExceptionExit) -> None:
-    """#DB: the causes are added to the virtual DR6, which is sticky."""
-    vcpu.debugreg[6] |= (taken.dr6 or Dr6.BS) & _DR6_CAUSES
+    """#DB: the causes are added to the virtual DR6, which is sticky; `int1` has none."""
+    vcpu.debugreg[6] |= taken.dr6 & _DR6_CAUSES
     inject(vcpu, Vector.DB, None)
 
 
@@ -116,7 +107,9 @@ def do_general_protection(vcpu: Vcpu, delivery: Delivery, taken: ExceptionExit) 
         vector = delivery.error_code >> 3
         gate = vcpu.trap_table[vector]
         if permit_softint(vcpu, gate.dpl if gate is not None else 0):
-            vcpu.domain.hv.cpu.rip += 2
+            cpu = vcpu.domain.hv.cpu
+            cpu.rip += 2
+            cpu.clear_flags(Rflags.RF)
             inject(vcpu, vector, None)
             return
     elif delivery.error_code == 0 and emul_priv_op.emulate_privileged_op(vcpu):
@@ -128,7 +121,7 @@ def do_page_fault(vcpu: Vcpu, delivery: Delivery, taken: ExceptionExit) -> None:
     """#PF: repaired by Xen (writable page tables, a spurious fault), or the guest's."""
     assert taken.cr2 is not None
     if not fixup_page_fault(vcpu, taken.cr2, delivery.error_code):
-        pv_inject_page_fault(vcpu, delivery.error_code, taken.cr2)
+        inject_page_fault(vcpu, delivery.error_code, taken.cr2)
 
 
 HANDLERS: dict[int, TrapHandler] = {

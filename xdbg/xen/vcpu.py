@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from xdbg.abi.frames import INVALID_MFN, Maddr, Mfn, Vaddr
+from xdbg.abi.x86 import Cr4
 
 if TYPE_CHECKING:
     from xdbg.machine.state import CpuState
 
     from .domain import Domain
 
+CR4_VISIBLE = int(Cr4.PAE | Cr4.MCE | Cr4.OSFXSR | Cr4.OSXMMEXCPT)
+"""What a guest sees of Xen's own CR4. Xen: PV_CR4_GUEST_VISIBLE_MASK."""
 TBF_EXCEPTION = 1
 """trap_bounce holds an exception. Xen: asm-x86/processor.h."""
 TBF_EXCEPTION_ERRCODE = 2
@@ -117,18 +120,24 @@ class Vcpu:
     syscall_callback: Callback = field(default_factory=Callback)
     syscall32_callback: Callback = field(default_factory=Callback)
     sysenter_callback: Callback = field(default_factory=Callback)
-    nmi_callback: Callback = field(default_factory=Callback)
 
     # virtual machine state
     cr0: int = 0x80050033
     cr2: Vaddr = Vaddr(0)
-    cr4: int = 0
+    cr4: int = CR4_VISIBLE
+    """What the guest sees: Xen's choice, and of its own TSD and DE."""
+    tsc_aux: int = 0
+    cpuid_faulting: bool = False
+    """The guest wants `cpuid` in user mode to be #GP. Xen: misc_features_enables."""
+    mcg_status: int = 0
     iopl: int = 0
     """Virtual IOPL, 0..3. Kernel mode counts as CPL 1 against it."""
     io_bitmap: Vaddr = Vaddr(0)
-    """Guest address of the I/O permission bitmap that PHYSDEVOP_set_iobitmap gave; 0: none."""
+    """Guest address of the I/O permission bitmap that PHYSDEVOP_set_iobitmap gave."""
     io_bitmap_ports: int = 0
     debugreg: list[int] = field(default_factory=lambda: [0, 0, 0, 0, 0, 0, 0xFFFF0FF0, 0x400])
+    dr7_emul: int = 0
+    """The enable bits of DR7 that are for ports: `debugreg[7]` does not have them."""
     gdt_frames: tuple[Mfn, ...] = ()
     gdt_entries: int = 0
     ldt_base: Vaddr = Vaddr(0)

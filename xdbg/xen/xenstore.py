@@ -35,7 +35,7 @@ from xdbg.abi.xenstore import (
 )
 
 from .domain import Domain
-from .event_channel import backend, notify
+from .event_channel import backend, notify_from_backend
 from .shared_ring import RingIndexError, RingLayout, is_plain_memory, put, store_u32, take
 from .xenstore_home import as_tool_stack, homes, make_home, make_store_keys
 from .xenstore_outbox import MAX_OUTSTANDING, Outbox
@@ -111,7 +111,7 @@ def write(domain: Domain, path: str, value: str, permissions: Permissions | None
     changes = view.write(path, value.encode())
     if permissions is not None:
         changes += view.set_permissions(path, permissions)
-    _fire(domain.hv, changes)
+    tell_watchers(domain.hv, changes)
     _send_to_all(domain.hv)
 
 
@@ -119,7 +119,7 @@ def remove(domain: Domain, path: str) -> None:
     """Remove a key and all below it as domain 0 would; nothing happens if it is not there."""
     path = absolute(path, domain.domid)
     if path in domain.hv.xenstore_tree.nodes:
-        _fire(domain.hv, as_tool_stack(domain.hv).remove(path))
+        tell_watchers(domain.hv, as_tool_stack(domain.hv).remove(path))
         _send_to_all(domain.hv)
 
 
@@ -132,10 +132,15 @@ def read_as(domain: Domain, domid: int, path: str) -> Node | None:
 
 
 def release(domain: Domain) -> None:
-    """A domain is no more: its connection ends, and its keys go. Xen: destroy_domain(), libxl__destroy_domid()."""
+    """A domain is no more: its connection ends, and its keys go, wherever they are.
+
+    Xen: destroy_domain(), domain_tree_remove(), libxl__destroy_domid().
+    """
     domain.xenstore.ring = INVALID_MFN
     _break_off(domain, XENSTORE_ERROR_PROTO)
-    for path in homes(domain.domid):
+    nodes = domain.hv.xenstore_tree.nodes
+    owned = [path for path, node in nodes.items() if node.owner == domain.domid]
+    for path in (*homes(domain.domid), *owned):
         remove(domain, path)
 
 
@@ -156,7 +161,7 @@ def serve_xenstore(domain: Domain, _device: int = 0) -> None:
             break
         moved = True
     if moved:
-        notify(domain, state.port)
+        notify_from_backend(domain, BACKEND)
     _send_to_all(domain.hv)
 
 
@@ -170,7 +175,7 @@ def _send_to_all(hv: "Hypervisor") -> None:
     for domid in sorted(hv.domains):
         domain = hv.domains[domid]
         if domain.xenstore.outbox.messages and _send(domain):
-            notify(domain, domain.xenstore.port)
+            notify_from_backend(domain, BACKEND)
 
 
 def _receive(domain: Domain) -> bool:
@@ -250,7 +255,7 @@ def _answer(request: Request) -> None:
         kind = XsMsgType.ERROR
         name = error.errno if error.errno in XSD_ERRORS else Errno.EINVAL
         result = Answer(name.name.encode() + b"\0")
-    _fire(request.domain.hv, result.changes)
+    tell_watchers(request.domain.hv, result.changes)
     request.domain.xenstore.outbox.reply(kind, request.req_id, request.tx_id, result.payload)
     if result.first_event is not None:
         _event(request.domain, result.first_event, result.first_event.path)
@@ -263,8 +268,11 @@ def _event(domain: Domain, watch: Watch, path: str) -> None:
     domain.xenstore.outbox.event(path, watch.token)
 
 
-def _fire(hv: "Hypervisor", changes: list[Changed]) -> None:
-    """Queue the events of all who watch what has changed and may know of it. Xen: fire_watches()."""
+def tell_watchers(hv: "Hypervisor", changes: list[Changed]) -> None:
+    """Queue the events of all who watch what has changed and may know of it; for domain 0's drivers, too.
+
+    They go out when the request is done that is being served. Xen: fire_watches().
+    """
     hv.xenstore_tree.unseen += changes
     for change in changes:
         for domid in sorted(hv.domains):

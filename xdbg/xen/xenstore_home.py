@@ -68,8 +68,11 @@ def make_dom0(hv: "Hypervisor") -> None:
 
 
 def homes(domid: int) -> tuple[str, ...]:
-    """All that is kept for one domain."""
-    return domain_path(domid), _vm_path(domid), f"/libxl/{domid}"
+    """All folders that are kept for one domain; those of its devices' backends are domain 0's."""
+    dom0 = domain_path(DOMID_PRIVILEGED)
+    backends = (f"{dom0}/backend/{kind}/{domid}" for kind in ("console", "vbd"))
+    errors = f"{dom0}/error/backend/vbd/{domid}"
+    return domain_path(domid), _vm_path(domid), f"/libxl/{domid}", *backends, errors
 
 
 def _vm_path(domid: int) -> str:
@@ -81,18 +84,18 @@ def make_home(domain: "Domain", nr_vcpus: int) -> None:
     view = as_tool_stack(domain.hv)
     domid = domain.domid
     home = domain_path(domid)
-    uuid = f"00000000-0000-0000-0000-{domid:012x}"
-    for path in (home, f"/vm/{uuid}", *(f"{home}/{name}" for name in _READ_ONLY)):
+    vm = _vm_path(domid)
+    for path in (home, vm, *(f"{home}/{name}" for name in _READ_ONLY)):
         make_node(view, path, readable_by(domid))
     make_node(view, f"/libxl/{domid}", (Permission("n", DOMID_PRIVILEGED),))
     for name in _ITS_OWN:
         make_node(view, f"{home}/{name}", owned_by(domid))
     kib = domain.max_pages * (PAGE_SIZE // 1024)
     for path, value in (
-        (f"{home}/vm", f"/vm/{uuid}"),
+        (f"{home}/vm", vm),
         (f"{home}/name", domain.name),
-        (f"/vm/{uuid}/name", domain.name),
-        (f"/vm/{uuid}/uuid", uuid),
+        (f"{vm}/name", domain.name),
+        (f"{vm}/uuid", vm.removeprefix("/vm/")),
         (f"{home}/control/platform-feature-multiprocessor-suspend", "1"),
         (f"{home}/control/platform-feature-xs_reset_watches", "1"),
         (f"/libxl/{domid}/type", "pv"),
@@ -101,7 +104,7 @@ def make_home(domain: "Domain", nr_vcpus: int) -> None:
         (f"{home}/memory/videoram", "0"),
         (f"{home}/domid", str(domid)),
         *((f"{home}/cpu/{number}/availability", "online") for number in range(nr_vcpus)),
-        (f"/vm/{uuid}/image/ostype", "linux"),
+        (f"{vm}/image/ostype", "linux"),
     ):
         view.write(path, value.encode())
 

@@ -22,7 +22,7 @@ typedef void event_handler(unsigned port, struct regs *regs);
 
 /* Maps the shared info page, masks all ports and registers the event callback; upcalls stay masked. */
 void events_init(void);
-/* Binds VIRQ_* or an IPI of this vcpu to a new port, still masked. */
+/* Binds VIRQ_* or an IPI of the calling vcpu to a new port, still masked. Its handler runs on this vcpu. */
 unsigned event_bind_virq(unsigned virq, event_handler *handler);
 unsigned event_bind_ipi(event_handler *handler);
 /* Calls `handler` for upcalls of `port`. */
@@ -33,6 +33,11 @@ void event_unmask(unsigned port);
 void event_send(unsigned port);
 bool event_pending(unsigned port);
 void event_clear(unsigned port);
+/* Makes a port that domain `domid` may bind, masked. */
+unsigned event_alloc(domid_t domid);
+void event_close(unsigned port);
+/* Sleeps until a port that is masked is pending, and clears it. */
+void event_wait(unsigned port);
 
 /* Calls the handlers of all pending ports: the event callback, unless the guest puts its own before it. */
 void events_take(struct regs *regs);

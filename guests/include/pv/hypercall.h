@@ -12,6 +12,7 @@
 #include <xen/callback.h>
 #include <xen/errno.h>
 #include <xen/event_channel.h>
+#include <xen/grant_table.h>
 #include <xen/physdev.h>
 #include <xen/sched.h>
 #include <xen/vcpu.h>
@@ -40,6 +41,7 @@ static inline long hypercall_mmuext_op(const struct mmuext_op *list, unsigned co
 static inline long hypercall_update_va_mapping(unsigned long va, uint64_t pte, unsigned long flags) { return HYPERCALL(update_va_mapping, va, pte, flags, 0); }
 static inline long hypercall_stack_switch(unsigned ss, unsigned long sp) { return HYPERCALL(stack_switch, ss, sp, 0, 0); }
 static inline long hypercall_callback_op(unsigned cmd, const void *arg) { return HYPERCALL(callback_op, cmd, arg, 0, 0); }
+static inline long hypercall_set_segment_base(unsigned which, const void *base) { return HYPERCALL(set_segment_base, which, base, 0, 0); }
 static inline long hypercall_fpu_taskswitch(int set) { return HYPERCALL(fpu_taskswitch, set, 0, 0, 0); }
 static inline long hypercall_set_debugreg(int reg, unsigned long value) { return HYPERCALL(set_debugreg, reg, value, 0, 0); }
 static inline unsigned long hypercall_get_debugreg(int reg) { return HYPERCALL(get_debugreg, reg, 0, 0, 0); }
@@ -49,5 +51,6 @@ static inline long hypercall_console_io(unsigned cmd, unsigned count, const char
 static inline long hypercall_vcpu_op(unsigned cmd, unsigned vcpu, void *arg) { return HYPERCALL(vcpu_op, cmd, vcpu, arg, 0); }
 static inline long hypercall_sched_op(unsigned cmd, void *arg) { return HYPERCALL(sched_op, cmd, arg, 0, 0); }
 static inline long hypercall_event_channel_op(unsigned cmd, void *arg) { return HYPERCALL(event_channel_op, cmd, arg, 0, 0); }
+static inline long hypercall_grant_table_op(unsigned cmd, void *list, unsigned count) { return HYPERCALL(grant_table_op, cmd, list, count, 0); }
 
 #endif

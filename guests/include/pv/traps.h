@@ -47,6 +47,11 @@ void traps_clear(void);
 /* Where Xen starts the bounce frame when it enters from user mode. */
 void kernel_stack_set(void *top);
 
+struct vcpu_guest_context;
+
+/* Writes the handlers, and the callbacks that traps_init() has registered, to the first state of another vcpu. */
+void traps_describe(struct vcpu_guest_context *context);
+
 static inline bool from_user(const struct regs *regs)
 {
     return (regs->cs & 3) == 3;

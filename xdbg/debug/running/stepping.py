@@ -18,7 +18,6 @@ from struct import Struct
 from typing import Final
 
 from xdbg.abi.frames import Maddr, Vaddr
-from xdbg.abi.x86 import Vector
 from xdbg.debug.inferiors.address_space import AddressSpace
 from xdbg.debug.inferiors.attached import KERNEL_PID, Inferiors
 from xdbg.debug.inferiors.vcpu_registers import rip_of
@@ -195,8 +194,12 @@ class Stepping:
             if isinstance(came, StepExit):
                 return self._done(vcpu, plan)
             if isinstance(came, WatchExit):
-                return self._following.watched(vcpu, came) or self._done(vcpu, plan)
-            stop = sources.handle(vcpu, came)
+                stop = sources.watched(vcpu, came)
+                if stop is not None or came.trap is None:
+                    return stop or self._done(vcpu, plan)
+                came = came.trap
+            else:
+                stop = sources.handle(vcpu, came)
         if stop is not None or vcpu.domain.shutdown_code is not None:
             return stop
         if is_process:
@@ -233,8 +236,8 @@ class Stepping:
 def _is_fault(came: Exit) -> bool:
     """Whether the instruction has not been executed: it can be tried again."""
     match came:
-        case ExceptionExit(vector, software=software):
-            return not software and vector != Vector.DB
+        case ExceptionExit():
+            return came.is_fault
         case IoExit():
             return True
         case _:
