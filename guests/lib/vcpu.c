@@ -6,11 +6,8 @@
 #include <pv/traps.h>
 #include <pv/vcpu.h>
 
-#define STACK_PAGES 2
-
 struct vcpu vcpus[NR_VCPUS];
-
-static char stacks[NR_VCPUS][STACK_PAGES * PAGE_SIZE] __attribute__((section(".bss.pages"), aligned(PAGE_SIZE)));
+bool vcpus_are_many;
 
 extern char vcpu_entry[];
 
@@ -30,8 +27,6 @@ void vcpu_init(void)
 {
     describe(0);
     vcpus[0].ports = ~0ul;
-    if (hypercall_set_segment_base(SEGBASE_GS_KERNEL, &vcpus[0]))
-        fail("cannot set the base of GS");
 }
 
 unsigned vcpus_count(void)
@@ -57,9 +52,12 @@ void vcpu_start(unsigned id, void (*main)(void))
     struct vcpu *vcpu = &vcpus[id];
     long result;
 
+    if (!vcpus_are_many && hypercall_set_segment_base(SEGBASE_GS_KERNEL, &vcpus[0]))
+        fail("cannot set the base of GS");
+    vcpus_are_many = true;
     describe(id);
     vcpu->main = main;
-    vcpu->stack_top = stacks[id] + sizeof(stacks[id]);
+    vcpu->stack_top = (char *)page_alloc() + PAGE_SIZE;
     context.flags = VGCF_in_kernel | VGCF_syscall_disables_events | VGCF_failsafe_disables_events;
     context.user_regs.rip = (unsigned long)vcpu_entry;
     context.user_regs.rsp = (unsigned long)vcpu->stack_top;

@@ -60,7 +60,11 @@ def build() -> Path:
     flags = [*guests.COMMON, *guests.KERNEL, "-O2"]
     objects = guests.compile_all(guests.sources(SOURCE), BUILD / "calls", flags)
     runtime = sorted((guests.BUILD / "lib").glob("*.o"))
-    guests.link([*runtime, *objects], BUILD / "calls.elf", [*guests.KERNEL_LINK, f"-T{guests.GUESTS}/lib/{guests.LINKER_SCRIPT}"])
+    guests.link(
+        [*runtime, *objects],
+        BUILD / "calls.elf",
+        [*guests.KERNEL_LINK, f"-T{guests.GUESTS}/lib/{guests.LINKER_SCRIPT}"],
+    )
     return BUILD / "calls.elf"
 
 

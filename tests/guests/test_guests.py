@@ -57,7 +57,7 @@ def run_guest(name, append="", observer=None):
 
 def test_every_guest_is_built():
     guests = bundled_guests()
-    assert {"hello", "int3", "traps", "tick", "tasks", "crash"} <= {guest.name for guest in guests}
+    assert {"hello", "int3", "traps", "tick", "tasks", "crash", "smp"} <= {guest.name for guest in guests}
     assert all(guest.built for guest in guests)
 
 
@@ -77,6 +77,16 @@ def test_the_same_guest_twice_gives_equal_traces_and_memory(name):
         return text.getvalue(), console, launched.hv.cpu.count, bytes(launched.hv.ram.buffer)
 
     assert traced() == traced()
+
+
+@pytest.mark.parametrize("vcpus", [1, 2, 3, 8])
+def test_smp_runs_on_as_many_vcpus_as_there_are(vcpus):
+    launched = launch(Launch("smp", vcpus=vcpus))
+    console = io.BytesIO()
+    outcome = run_to_end(launched, Terminal(console), Limits(max_instructions=LIMIT))
+    assert EXIT_STATUS[outcome] == 0, console.getvalue()
+    assert f"{vcpus} vcpus are up" in console.getvalue().decode()
+    assert b"PASS smp" in console.getvalue()
 
 
 def test_a_trace_does_not_change_what_the_guest_does():

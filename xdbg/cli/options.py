@@ -99,7 +99,12 @@ def domain_options(command: Callable[..., None]) -> Callable[..., None]:
             ),
             click.option("--append", default="", metavar="TEXT", help="The kernel's command line."),
             click.option("--memory", type=MemorySize(), default="128M", show_default=True, help="The domain's memory."),
-            click.option("--vcpus", type=click.IntRange(1, MAX_VCPUS), default=1, show_default=True, help="Its vcpus."),
+            click.option(
+                "--vcpus",
+                type=click.IntRange(1, MAX_VCPUS),
+                metavar="N",
+                help="Its vcpus; the default is 1, or what a bundled guest wants.",
+            ),
             click.option(
                 "--disk",
                 "disks",

@@ -124,6 +124,8 @@ void decode(const uint8_t *code, size_t available, struct instruction *out)
             rex = opcode;
             continue;
         }
+        if (opcode == 0x64 || opcode == 0x65)
+            out->segment = opcode & 1 ? 5 : 4;
         if (opcode == 0x66) {
             operand16 = true;
             prefix66 = true;
@@ -141,6 +143,10 @@ void decode(const uint8_t *code, size_t available, struct instruction *out)
     if (rex & 8)
         operand16 = false;
     at++;
+    out->rex = rex;
+    out->opcode = opcode;
+    out->address32 = address32;
+    out->prefix = prefixf2 ? 0xf2 : repeat ? 0xf3 : prefix66 ? 0x66 : 0;
     form = one_byte[opcode];
     if (opcode == 0x0f) {
         two_bytes = true;
@@ -148,6 +154,8 @@ void decode(const uint8_t *code, size_t available, struct instruction *out)
             return;
         opcode = code[at++];
         form = two_byte(opcode);
+        out->map = opcode == 0x38 ? 2 : opcode == 0x3a ? 3 : 1;
+        out->opcode = out->map > 1 && at < limit ? code[at] : opcode;
         switch (opcode) {
         case 0x01:
             if (at < limit && code[at] == 0xf9)
@@ -183,6 +191,8 @@ void decode(const uint8_t *code, size_t available, struct instruction *out)
         return;
     } else if (opcode == 0xf1) {
         out->special = SPECIAL_ICEBP;
+    } else if (opcode == 0x9d || opcode == 0xcf) {
+        out->special = SPECIAL_FLAGS;
     } else if ((opcode >= 0xe4 && opcode <= 0xe7) || (opcode >= 0xec && opcode <= 0xef)) {
         decode_io(out, opcode, at < limit ? code[at] : 0, operand16);
     } else if (opcode >= 0x6c && opcode <= 0x6f) {
@@ -195,6 +205,9 @@ void decode(const uint8_t *code, size_t available, struct instruction *out)
         if (at >= limit)
             return;
         out->load_parts = load_parts(opcode, two_bytes, repeat, code[at]);
+        out->modrm = (uint8_t)at;
+        if (two_bytes && opcode == 0xae && code[at] < 0xc0 && (code[at] & 0x38) <= 0x18)
+            out->special = SPECIAL_MXCSR;
         if ((form & G) && (code[at] & 0x38) <= 8)
             form |= opcode == 0xf6 ? B : Z;
         at += modrm_length(code + at, limit - at);

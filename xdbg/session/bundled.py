@@ -7,7 +7,9 @@ from pathlib import Path
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _SOURCES = _ROOT / "guests"
 _BUILD = _ROOT / "build" / "guests"
+_DISK = re.compile(r"^ \* Disk: \d+ sectors$", re.MULTILINE)
 _COMMENT = re.compile(r"/\*+(.*?)\*/", re.DOTALL)
+_VCPUS = re.compile(r"^ \* Vcpus: (\d+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,8 @@ class BundledGuest:
     kernel: Path
     modules: tuple[Path, ...]
     disks: tuple[Path, ...]
+    vcpus: int
+    """How many it wants: `Vcpus: N` in its first comment, else one."""
 
     @property
     def built(self) -> bool:
@@ -40,13 +44,17 @@ def _guest(folder: Path) -> BundledGuest:
     archive = _BUILD / f"{folder.name}.archive"
     image = _BUILD / f"{folder.name}.image"
     has_programs = (folder / "programs").is_dir()
-    has_disk = (folder / "image").is_file()
+    source = (folder / "main.c").read_text(encoding="utf-8")
+    head = source.partition("*/")[0]
+    wanted = _VCPUS.search(head)
+    has_disk = _DISK.search(head) is not None
     return BundledGuest(
         folder.name,
-        _summary((folder / "main.c").read_text(encoding="utf-8")),
+        _summary(source),
         _BUILD / f"{folder.name}.elf",
         (archive,) if has_programs else (),
         (image,) if has_disk else (),
+        1 if wanted is None else int(wanted[1]),
     )
 
 

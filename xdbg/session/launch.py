@@ -37,14 +37,15 @@ class LaunchError(Exception):
 class Launch:
     """What is to be run as one domain. `kernel`: a bundled guest's name or a path; `memory` in bytes.
 
-    `name`: the domain's; empty: that of its kernel.
+    `vcpus`: 0 is as many as a bundled guest wants, and one for any other kernel. `name`: the domain's; empty: that of
+    its kernel.
     """
 
     kernel: str
     modules: tuple[Path, ...] = ()
     append: str = ""
     memory: int = 128 * MIB
-    vcpus: int = 1
+    vcpus: int = 0
     name: str = ""
     disks: tuple[Disk, ...] = ()
 
@@ -101,6 +102,7 @@ class _Files:
     kernel: Path
     modules: tuple[Path, ...]
     disks: tuple[Disk, ...]
+    vcpus: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,7 @@ class _Prepared:
     image: KernelImage
     modules: tuple[bytes, ...]
     disks: tuple[Disk, ...]
+    vcpus: int
 
 
 def launch(what: Launch) -> Launched:
@@ -158,14 +161,15 @@ def _prepare(what: Launch) -> _Prepared:
         image = read_image(files.kernel)
     except ImageError as error:
         raise LaunchError(str(error)) from error
-    if not 1 <= what.vcpus <= MAX_VCPUS:
+    if not 1 <= files.vcpus <= MAX_VCPUS:
         raise LaunchError(f"a domain has between 1 and {MAX_VCPUS} vcpus")
     try:
         for _, disk in with_devices(files.disks):
             check_image(disk)
     except DiskError as error:
         raise LaunchError(str(error)) from error
-    return _Prepared(what, files.kernel, image, tuple(_read(module) for module in files.modules), files.disks)
+    modules = tuple(_read(module) for module in files.modules)
+    return _Prepared(what, files.kernel, image, modules, files.disks, files.vcpus)
 
 
 def names_of(wanted: Sequence[Launch]) -> list[str]:
@@ -193,7 +197,7 @@ def _build(hv: Hypervisor, images: DiskImages, prepared: _Prepared, name: str) -
     nr_pages = what.memory >> 12
     if not hv.heap.has_room(nr_pages):
         raise LaunchError(f"{name}: no memory is left for it: other domains have its former frames mapped")
-    domain = hv.create_domain(name, nr_pages, what.vcpus)
+    domain = hv.create_domain(name, nr_pages, prepared.vcpus)
     try:
         build_domain(domain, prepared.image, modules=prepared.modules, command_line=what.append.encode())
         attach_disks(domain, images, prepared.disks)
@@ -213,11 +217,11 @@ def _resolve(what: Launch) -> _Files:
         if not guest.built:
             raise LaunchError(f"the bundled guest {guest.name} is not built: run scripts/build-guests")
         disks = what.disks or tuple(Disk(path) for path in guest.disks)
-        return _Files(guest.kernel, what.modules or guest.modules, disks)
+        return _Files(guest.kernel, what.modules or guest.modules, disks, what.vcpus or guest.vcpus)
     path = Path(what.kernel)
     if not path.exists():
         raise LaunchError(f"{what.kernel}: neither a bundled guest (see `xdbg guests`) nor a file")
-    return _Files(path, what.modules, what.disks)
+    return _Files(path, what.modules, what.disks, what.vcpus or 1)
 
 
 def _read(path: Path) -> bytes:

@@ -90,7 +90,7 @@ class DomainHeader:
             tuple(map(Path, found["modules"])),
             found["append"],
             int(found["memory"]),
-            int(found.get("vcpus", 1)),
+            int(found.get("vcpus", 0)),
             str(found.get("name", "")),
             tuple(map(parse_disk, found.get("disks", []))),
         )

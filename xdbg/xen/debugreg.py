@@ -46,7 +46,7 @@ def breakpoint_addr_ok(address: int) -> bool:
 
 
 def set_debugreg(vcpu: Vcpu, reg: int, value: int) -> None:
-    """Write a debug register of the current vcpu. Xen: set_debugreg().
+    """Write a debug register; that of the current vcpu is in the CPU, too. Xen: set_debugreg().
 
     -ENODEV: there is no such register (DR4 and DR5 are DR6 and DR7, without CR4.DE); -EINVAL: DR6 and DR7 have 32 bits;
     -EPERM: an address of Xen's, DR7.GD, a breakpoint for ports without CR4.DE.
@@ -64,7 +64,8 @@ def set_debugreg(vcpu: Vcpu, reg: int, value: int) -> None:
             _set_dr7(vcpu, value & ~DR7_RESERVED_ZERO | DR7_DEFAULT)
         case _:
             raise HypercallError(Errno.ENODEV)
-    load_debugregs(vcpu)
+    if vcpu is vcpu.domain.hv.current:
+        load_debugregs(vcpu)
 
 
 def _require(vcpu: Vcpu, reg: int, value: int) -> None:

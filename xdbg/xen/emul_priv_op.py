@@ -71,6 +71,11 @@ Emulator = Callable[[Vcpu, Instruction], "Done | Raise | None"]
 """Carries an instruction out; None: it is the guest's #GP."""
 
 
+def fixup_guest_cr4(value: int) -> int:
+    """What CR4 becomes when a guest wants it to be `value`. Xen: pv_fixup_guest_cr4()."""
+    return value & _GUEST_CR4 | CR4_VISIBLE
+
+
 def emulate_privileged_op(vcpu: Vcpu) -> bool:
     """Whether Xen dealt with the instruction at rip. Xen: pv_emulate_privileged_op()."""
     hv = vcpu.domain.hv
@@ -200,7 +205,7 @@ def _write_cr(vcpu: Vcpu, instruction: Instruction) -> Done | None:
             except HypercallError:
                 return None
         case 4:
-            vcpu.cr4 = value & _GUEST_CR4 | CR4_VISIBLE
+            vcpu.cr4 = fixup_guest_cr4(value)
             hv.cpu.rdtsc_allowed = not vcpu.cr4 & Cr4.TSD
         case _:
             return None

@@ -2,7 +2,7 @@
 
 After each exit that Xen handled for a guest:
 
-1. an exception in `trap_bounce` becomes a bounce frame, and the flag is cleared;
+1. an exception in `trap_bounce` becomes a bounce frame, and the flag is cleared; then an NMI, if one was sent;
 2. then, if `evtchn_upcall_pending` is set and `evtchn_upcall_mask` clear, the event callback gets a frame;
 3. the guest is entered.
 
@@ -73,11 +73,23 @@ def return_to_guest(vcpu: Vcpu) -> None:
     if bounce.flags & TBF_EXCEPTION:
         create_bounce_frame(vcpu, "trap")
         bounce.flags = 0
+    if vcpu.nmi_pending and not vcpu.nmi_masked:
+        deliver_nmi(vcpu)
     pending_and_mask = vcpu.vcpu_info
     buffer = vcpu.domain.hv.ram.buffer
     vcpu.check_events = False
     if buffer[pending_and_mask + _PENDING] and not buffer[pending_and_mask + _MASK]:
         deliver_upcall(vcpu)
+
+
+def deliver_nmi(vcpu: Vcpu) -> None:
+    """The NMI goes to its handler, and no other until the next iret; without a handler it is lost. Xen: process_nmi."""
+    vcpu.nmi_pending = False
+    if vcpu.trap_table[Vector.NMI] is not None:
+        vcpu.nmi_masked = True
+        inject(vcpu, Vector.NMI, None)
+        create_bounce_frame(vcpu, "trap")
+        vcpu.trap_bounce.flags = 0
 
 
 def deliver_upcall(vcpu: Vcpu) -> None:

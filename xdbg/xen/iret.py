@@ -61,6 +61,7 @@ def do_iret(vcpu: Vcpu) -> None:
     if not flags & _IN_SYSCALL:
         gpr[R11] = r11
         gpr[RCX] = rcx
+    vcpu.nmi_masked = False
     entry.set_upcall_mask(vcpu, mask)
     if hv.observer is not None:
         hv.observer.observe(vcpu, IretDone(Vaddr(rip), cs, rflags, Vaddr(rsp), ss, user, mask))

@@ -20,6 +20,7 @@ from xdbg.abi.shared_info import SharedInfo, VcpuInfo
 from xdbg.abi.vcpu import Runstate
 
 from .domain import Domain
+from .domain_lookup import domain_exists
 from .events import MemoryWritten
 from .faults import HypercallError
 from .guest_access import address_ok, copy_from_guest, read_struct
@@ -67,10 +68,11 @@ def context_switched(previous: Vcpu | None, following: Vcpu | None, now_ns: int)
 
 
 def idle_runstate(vcpu: Vcpu) -> Runstate:
-    """The state of a vcpu that does not have the CPU."""
+    """The state of a vcpu that does not have the CPU. That a debugger lets it stand still is not told to the guest."""
     if vcpu.blocked or vcpu.polling is not None:
         return Runstate.BLOCKED
-    return Runstate.RUNNABLE if vcpu.runnable else Runstate.OFFLINE
+    is_offline = not vcpu.is_up or vcpu.domain.paused or vcpu.domain.shutdown_code is not None
+    return Runstate.OFFLINE if is_offline else Runstate.RUNNABLE
 
 
 def vcpu_wake(vcpu: Vcpu) -> None:
@@ -140,7 +142,7 @@ def poll(vcpu: Vcpu, ports: int, nr_ports: int, timeout_ns: int) -> None:
     """
     if nr_ports > MAX_POLL_PORTS:
         raise HypercallError(Errno.EINVAL)
-    if nr_ports and not address_ok(ports, nr_ports * 4):
+    if not address_ok(ports):
         raise HypercallError(Errno.EFAULT)
     if events_need_delivery(vcpu):
         return
@@ -219,7 +221,7 @@ def do_sched_op(vcpu: Vcpu, cmd: int, arg: int) -> int:
             request = read_struct(vcpu, arg, SchedPoll)
             poll(vcpu, request.ports, request.nr_ports, request.timeout)
         case SchedOp.REMOTE_SHUTDOWN:
-            if read_struct(vcpu, arg, SchedRemoteShutdown).domain_id not in domain.hv.domains:
+            if not domain_exists(vcpu, read_struct(vcpu, arg, SchedRemoteShutdown).domain_id):
                 raise HypercallError(Errno.ESRCH)
             raise HypercallError(Errno.EPERM)
         case SchedOp.WATCHDOG:

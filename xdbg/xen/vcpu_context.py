@@ -30,8 +30,9 @@ from xdbg.machine.registers import DS, ES, FS, GPR_NAMES, GS
 from xdbg.machine.state import CpuState
 
 from .callback import is_canonical
-from .debugreg import do_set_debugreg
+from .debugreg import set_debugreg
 from .descriptor_tables import set_gdt
+from .emul_priv_op import fixup_guest_cr4
 from .entry import inject
 from .faults import HypercallError
 from .guest_access import address_ok
@@ -148,13 +149,14 @@ def _set_virtual_state(vcpu: Vcpu, context: VcpuGuestContext) -> None:
     vcpu.gs_base_kernel = context.gs_base_kernel
     vcpu.gs_base_user = context.gs_base_user
     vcpu.cr0 = vcpu.cr0 & ~Cr0.TS | context.ctrlreg[0] & Cr0.TS
+    vcpu.cr4 = fixup_guest_cr4(context.ctrlreg[4])
     vcpu.iopl = context.user_regs.rflags >> _IOPL_SHIFT & 3
     vcpu.ldt_entries = context.ldt_ents
     vcpu.ldt_base = Vaddr(context.ldt_base if context.ldt_ents else 0)
     vcpu.debugreg[:] = [0, 0, 0, 0, 0, 0, DR6_DEFAULT, DR7_DEFAULT]
     for number in (*_ADDRESS_REGISTERS, 6, 7):
         with suppress(HypercallError):
-            do_set_debugreg(vcpu, number, context.debugreg[number])
+            set_debugreg(vcpu, number, context.debugreg[number])
 
 
 def _registers(vcpu: Vcpu, context: VcpuGuestContext) -> CpuState:

@@ -1,5 +1,6 @@
 /*
- * Virtual processors: each has a struct vcpu of its own, which its GS register leads to, and a kernel stack.
+ * Virtual processors: each has a struct vcpu of its own, which its GS register leads to, and a kernel stack. (A guest
+ * that starts none does not need GS for that, and may do with it what it likes.)
  *
  * Xen starts a domain on vcpu 0. The others exist, as many as the domain was given, but have no registers yet: the
  * kernel describes all of their state at once (VCPUOP_initialise), then takes them up.
@@ -25,16 +26,19 @@ struct vcpu {
 };
 
 extern struct vcpu vcpus[NR_VCPUS];
+extern bool vcpus_are_many; /* vcpu_start() has been called */
 
 static inline struct vcpu *this_vcpu(void)
 {
     struct vcpu *self;
 
+    if (!vcpus_are_many)
+        return &vcpus[0];
     __asm__("mov %%gs:0, %0" : "=r"(self)); /* a vcpu does not turn into another: the compiler may keep the answer */
     return self;
 }
 
-/* Makes vcpu 0 the one that this_vcpu() finds: before all else. */
+/* Describes vcpu 0: before all else. */
 void vcpu_init(void);
 /* How many the domain has, started or not. */
 unsigned vcpus_count(void);

@@ -3,6 +3,7 @@
 from xdbg.abi.event_channel import EvtchnBindIpi, EvtchnOp
 from xdbg.abi.hypercalls import Hypercall
 from xdbg.abi.mmu import DOMID_SELF
+from xdbg.abi.nmi import XenNmi, XennmiCallback
 from xdbg.abi.sched import (
     SchedOp,
     SchedPinOverride,
@@ -82,6 +83,18 @@ def waits(*, blocked: bool = False, polls: bool = False):
 
 def shutdown(code: int):
     return put(SchedShutdown, reason=code)
+
+
+HANDLER = 0xFFFF_FFFF_8000_0800
+NMI_HANDLER = (Hypercall.NMI_OP, XenNmi.REGISTER_CALLBACK, put(XennmiCallback, handler_address=HANDLER))
+
+
+def goes_on_at(rip: int):
+    def look(guest: DomainUnderTest) -> str | None:
+        found = guest.hv.cpu.rip
+        return None if found == rip else f"it goes on at {found:#x}"
+
+    return look
 
 
 DOG = (SCHED, SchedOp.WATCHDOG, put(SchedWatchdog, timeout=100))
@@ -343,6 +356,7 @@ TABLES = (
                 "sends an NMI",
                 "do_vcpu_op()",
                 [
+                    Row("the caller", (0, NULL), 0, None, (NMI_HANDLER,), goes_on_at(HANDLER)),
                     Row("the caller, without a handler", (0, NULL), 0),
                     Row("the other", (1, NULL), 0),
                     Row("an argument", (0, va(FREE)), EINVAL),

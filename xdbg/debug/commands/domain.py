@@ -56,6 +56,8 @@ def info_vcpu(context: MonitorContext, words: Sequence[str]) -> Iterator[str]:
     """vcpus: mode, page tables, entry points, pending events, timers"""
     for vcpu in _vcpus(context, words, "info vcpu [N]"):
         yield f"vcpu {vcpu.vcpu_id}: {context.inferiors.describe_vcpu(vcpu)}, run state {_runstate(vcpu)}"
+        if not vcpu.is_initialised:
+            continue
         yield f"  rip {context.symbol(rip_of(vcpu))}, rsp {rsp_of(vcpu):#x}, kernel stack {vcpu.kernel_sp:#x}"
         user = "none" if vcpu.guest_table_user is None else f"mfn {vcpu.guest_table_user:#x}"
         yield f"  page tables: kernel mfn {vcpu.guest_table:#x}, user {user}; cr3 {vcpu.cr3:#x}"

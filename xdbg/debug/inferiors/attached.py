@@ -1,7 +1,9 @@
 """What gdb sees as processes: the guest's kernel, and each process of the guest that it attached to.
 
 The kernel has a number that no process of a guest can have (`KERNEL_PID`); its threads are the vcpus, numbered from
-1. They show the vcpu as it is, in kernel mode or in user mode. It is attached from the beginning.
+1. They show the vcpu as it is, in kernel mode or in user mode. It is attached from the beginning. All vcpus are threads
+from the beginning, too, whether they are up, down or were never started: threads do not come and go with them. One
+that was never started has registers of zero, and shows the memory of vcpu 0.
 
 A process is attached by the guest's own pid; which processes there are, the guest's profile tells. It has one thread,
 with the pid for its number. While a vcpu runs it in user mode its registers are the vcpu's, otherwise those that its
@@ -135,6 +137,8 @@ class Inferiors:
         """What a vcpu does, in some words."""
         if vcpu.domain.shutdown_code is not None:
             return "domain has ended"
+        if not vcpu.is_initialised:
+            return "not started"
         if not vcpu.is_up:
             return "down"
         if vcpu.blocked or vcpu.polling is not None:
@@ -239,6 +243,8 @@ class Inferiors:
         ram = self.domain.hv.ram
         if thread.pid == KERNEL_PID:
             vcpu = self.vcpu(thread)
+            if not vcpu.is_initialised:
+                vcpu = self.domain.vcpus[0]
             user = None if vcpu.guest_table_user is None else Maddr(vcpu.guest_table_user << 12)
             return AddressSpace(ram, vcpu.kernel_cr3, user)
         return self.space_of_process(self.process(thread.pid))

@@ -140,7 +140,7 @@ def vcpus(source: Source) -> Iterator[Row]:
             source.inferiors.describe_vcpu(vcpu),
             f"{rip:#x}",
             source.describer.name(vcpu, Vaddr(rip), kernel_mode=vcpu.kernel_mode) or "",
-            f"{vcpu.kernel_cr3:#x}",
+            f"{vcpu.kernel_cr3:#x}" if vcpu.is_initialised else "",
             user,
         )
 

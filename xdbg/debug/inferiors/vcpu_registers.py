@@ -83,10 +83,24 @@ def _in_cpu(vcpu: Vcpu) -> Iterator[Cpu]:
 
 def read_vcpu(vcpu: Vcpu) -> Registers:
     """All registers of the `g` block."""
-    if vcpu.context is None:
+    context = vcpu.context
+    if context is None:
         return _read_cpu(vcpu.domain.hv.cpu)
-    with _in_cpu(vcpu) as cpu:
-        return _read_cpu(cpu)
+    es, cs, ss, ds, fs, gs = context.selectors
+    return Registers(
+        tuple(context.gpr.values()),
+        context.rip,
+        context.rflags,
+        cs,
+        ss,
+        ds,
+        es,
+        fs,
+        gs,
+        context.fpu,
+        fs_base=context.fs_base,
+        gs_base=context.gs_base,
+    )
 
 
 def _read_cpu(cpu: Cpu) -> Registers:
@@ -145,7 +159,7 @@ def _upcall_byte(offset: int) -> Callable[[Vcpu], int]:
 _SYSTEM: Final[dict[str, Callable[[Vcpu], int]]] = {
     "cr0": lambda vcpu: vcpu.cr0,
     "cr2": lambda vcpu: vcpu.domain.hv.guest_cr2(vcpu),
-    "cr3": lambda vcpu: vcpu.cr3,
+    "cr3": lambda vcpu: vcpu.cr3 if vcpu.is_initialised else 0,
     "cr4": lambda vcpu: vcpu.cr4,
     "cr8": lambda _: 0,
     "efer": lambda _: _EFER,

@@ -53,13 +53,11 @@ class NonStop:
     @property
     def runs(self) -> bool:
         """Whether there is something to run or to tell."""
-        return (
-            bool(self._pending)
-            or self._interrupted
-            or self._has_nothing_left
-            or self._inferiors.domain.shutdown_code is not None
-            or not self._holding.all_stand
-        )
+        if self._pending or self._interrupted or self._has_nothing_left:
+            return True
+        if self._inferiors.domain.shutdown_code is not None:
+            return bool(self._inferiors.pids())
+        return not self._holding.all_stand
 
     def stands_after(self, stop: StopEvent) -> bool:
         """Whether the thread of a stop has not been resumed since."""
@@ -74,8 +72,9 @@ class NonStop:
         self._forget()
         self._run.standstill()
         if on:
-            vcpu = self._inferiors.domain.vcpus[0]
-            self._holding.begin(self._stops.reply(Signal.ZERO, thread, vcpu) for thread in self._threads())
+            self._holding.begin(
+                self._stops.reply(Signal.ZERO, thread, self._vcpu_of(thread)) for thread in self._threads()
+            )
         else:
             self._holding.end()
 

@@ -41,6 +41,11 @@ class Places:
         """Whether it was there; it is no more."""
         return self._members.pop(place, self) is None
 
+    def forget(self, vcpu: Vcpu) -> None:
+        """None of one vcpu's is left."""
+        for place in [place for place in self._members if place[0] is vcpu]:
+            del self._members[place]
+
     def clear(self) -> None:
         """None is left."""
         self._members.clear()

@@ -81,14 +81,26 @@ class RunControl:
         place = self._place()
         # A step does not look at stop points, and must not leave one behind that is to be passed.
         passes = place == self._reported and not self.sources.leaves_breakpoint
-        self._skips.clear()
+        self._skips.forget(place[0])
         if passes and self.stepping.due(place[0]) is None:
             self._skips.add(place)
         if self._reported is not None and place != self._reported:
             self.sources.moved(self._reported)
+        self._hold_others()
         self.is_resumed = True
         self._prepared = False
         self._interrupted = False
+
+    def _hold_others(self) -> None:
+        """If some vcpus were resumed and others were not, those stand still."""
+        vcpus = self._domain.vcpus
+        resumed = [vcpu for vcpu in vcpus if self.stops.covers(self._inferiors.vcpu_thread(vcpu))]
+        for vcpu in vcpus:
+            vcpu.paused = bool(resumed) and vcpu not in resumed
+
+    def _let_go(self) -> None:
+        for vcpu in self._domain.vcpus:
+            vcpu.paused = False
 
     def interrupt(self) -> None:
         """Ctrl-C."""
@@ -112,6 +124,7 @@ class RunControl:
         self.sources.clear()
         self.following.forget()
         self.stops.resume(())
+        self._let_go()
         self._reported = None
         self._skips.clear()
         self._interrupted = False
@@ -156,6 +169,7 @@ class RunControl:
         self._inferiors.stale()
         if told is not None:
             self.stepping.clear()
+            self._let_go()
             self.is_resumed = False
             self.last_stop = told
             self._reported = self._place()

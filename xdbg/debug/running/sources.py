@@ -85,14 +85,16 @@ class Sources:
         self._members: list[StopSource] = []
         self._explained: tuple[StopEvent, tuple[str, ...]] | None = None
         """The last stop that a source made, and what it says about it."""
-        self._passes: Place | None = None
-        """Where a source has stopped before the instruction: it goes past the next time."""
+        self._passes: dict[Vcpu, Place] = {}
+        """Where a source has stopped a vcpu before the instruction: it goes past the next time."""
+        self._stopped_before: Place | None = None
+        """... the last time."""
         self._arrived = Places()
         """The stop points at which the sources have been asked, and that have not been left."""
         self.leaves_breakpoint = False
         """A source has stopped at a stop point where a breakpoint of gdb has still to be told."""
-        self._deferred: tuple[Place, Exit] | None = None
-        """An exit behind its instruction that Xen has still to handle: a single step's #DB can't be made again."""
+        self._deferred: dict[Vcpu, tuple[Place, Exit]] = {}
+        """A vcpu's exit behind its instruction that Xen has still to handle: a step's #DB can't be made again."""
 
     def add(self, source: StopSource) -> None:
         """From now on it is asked. Idempotent."""
@@ -110,7 +112,8 @@ class Sources:
     @property
     def stands_before(self) -> bool:
         """A source has stopped the guest before an instruction that it has seen the exit of."""
-        return self._passes is not None and self._passes == place_of(self._passes[0])
+        place = self._stopped_before
+        return place is not None and self._passes.get(place[0]) == place == place_of(place[0])
 
     def prepare(self) -> None:
         """The guest is about to run after a resume."""
@@ -129,7 +132,9 @@ class Sources:
         """The debugger has gone."""
         for source in list(self._members):
             source.clear()
-        self._passes = self._deferred = self._explained = None
+        self._passes.clear()
+        self._deferred.clear()
+        self._stopped_before = self._explained = None
         if not self._members:  # a trace that goes on has met what is there
             self._arrived.clear()
         self.leaves_breakpoint = False
@@ -158,10 +163,12 @@ class Sources:
 
     def take_deferred(self, vcpu: Vcpu) -> Exit | None:
         """The exit that the vcpu has made before the last stop and that Xen has not seen, if it is still there."""
-        if self._deferred is None or self._deferred[0] != place_of(vcpu):
+        if not self._deferred:
             return None
-        came = self._deferred[1]
-        self._deferred = None
+        place, came = self._deferred.get(vcpu, (None, None))
+        if place != place_of(vcpu):
+            return None
+        del self._deferred[vcpu]
         return came
 
     def handle_deferred(self, vcpu: Vcpu, came: Exit) -> StopEvent | None:
@@ -175,7 +182,7 @@ class Sources:
             return stop
         if stop is None:
             return self.handle(vcpu, came.trap)
-        self._deferred = (place_of(vcpu), came.trap)
+        self._deferred[vcpu] = (place_of(vcpu), came.trap)
         return stop
 
     def reached(self, vcpu: Vcpu, vaddr: Vaddr) -> StopEvent | None:
@@ -245,17 +252,17 @@ class Sources:
             cpu.rip = Vaddr(behind - length)
             cpu.count -= 1
         here = place_of(vcpu)
-        if here == self._passes:
-            self._passes = None
+        if here == self._passes.get(vcpu):
+            del self._passes[vcpu]
         else:
             for source in self._members:
                 stop = source.before(vcpu, came)
                 if stop is not None:
                     self._explained = stop, tuple(source.explain())
                     if _is_trap(came):
-                        self._deferred = (here, came)
+                        self._deferred[vcpu] = (here, came)
                     else:
-                        self._passes = here
+                        self._passes[vcpu] = self._stopped_before = here
                     return stop
         if length:
             cpu.rip = behind

@@ -3,7 +3,8 @@
 The domain always runs as a whole: with one inferior resumed and another not, both execute. What vCont's actions
 select is whose stops are told. A thread is *covered* when its action is to continue or to step; for a thread that is
 not covered there are no stops at all, and what would have stopped it passes unnoticed. In non-stop a thread is covered
-while it does not stand still (`holding`).
+while it does not stand still (`holding`). Only vcpus that are not resumed while others are stand still: gdb steps one
+over a breakpoint that it has taken out for that, and a user may want one alone to go on (`scheduler-locking`).
 
 A breakpoint or watch point stops the inferior that set it. Where several did, a guest in user mode stops its process
 and a guest in kernel mode its kernel. For a process a hit counts only while a vcpu runs it, or the kernel on its
@@ -150,8 +151,13 @@ class Stops:
         pids = self._inferiors.pids()
         if not pids:
             return ExitReply(0)
-        thread = self._inferiors.threads_of(pids[0])[0]
-        return self.reply(Signal.TRAP, thread, self._inferiors.domain.vcpus[0])
+        current = self._inferiors.domain.hv.current
+        vcpu = self._inferiors.domain.vcpus[0]
+        if current is not None and current.domain is vcpu.domain:
+            vcpu = current
+        kernel = self._inferiors.vcpu_thread(vcpu)
+        thread = kernel if kernel.pid == pids[0] else self._inferiors.threads_of(pids[0])[0]
+        return self.reply(Signal.TRAP, thread, vcpu)
 
     def exited(self, pid: int, status: int, signal: int = 0) -> ExitReply | SignalledReply:
         """A process of the guest has ended, by a signal (Linux's number) if that is not 0."""
