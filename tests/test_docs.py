@@ -12,7 +12,7 @@ from xdbg.cli import main
 from xdbg.session.bundled import bundled_guests
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "guests/README.md", "docs/debugging.md")
+PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "guests/README.md", "docs/debugging.md", "docs/domains.md")
 
 
 def test_the_pages_of_packets_and_hypercalls_are_those_of_the_tables():

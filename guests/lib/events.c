@@ -121,6 +121,34 @@ void event_clear(unsigned port)
     clear_bit(&shared_info->evtchn_pending[0], port);
 }
 
+unsigned event_alloc(domid_t domid)
+{
+    struct evtchn_alloc_unbound alloc = {.dom = DOMID_SELF, .remote_dom = domid};
+
+    if (hypercall_event_channel_op(EVTCHNOP_alloc_unbound, &alloc))
+        fail("cannot make a port for domain %u", domid);
+    return alloc.port;
+}
+
+void event_close(unsigned port)
+{
+    struct evtchn_close close = {.port = port};
+
+    if (hypercall_event_channel_op(EVTCHNOP_close, &close))
+        fail("cannot close port %u", port);
+}
+
+void event_wait(unsigned port)
+{
+    evtchn_port_t ports[1] = {port};
+    struct sched_poll poll = {.nr_ports = 1};
+
+    set_xen_guest_handle(poll.ports, ports);
+    while (!event_pending(port))
+        hypercall_sched_op(SCHEDOP_poll, &poll);
+    event_clear(port);
+}
+
 void upcalls_off(void)
 {
     this_vcpu()->info->evtchn_upcall_mask = 1;

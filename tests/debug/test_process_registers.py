@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from xdbg.abi.x86 import Rflags
 from xdbg.guestos.symbols import SymbolTable
 from xdbg.rsp.registers import BY_NAME, RIP
 from xdbg.rsp.replies import StopReply
@@ -52,6 +53,8 @@ class Entered:
             self.before["rcx"] = self.before["rip"]
             self.before["r11"] = self.before["eflags"]
             self.before["orig_rax"] = self.before["rax"]
+        elif by == "fault":
+            self.before["eflags"] |= Rflags.RF  # in the frame of every fault: SDM volume 3, "Resume Flag"
         self.guest.step()
 
     def registers(self) -> dict[str, int]:

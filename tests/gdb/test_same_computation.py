@@ -16,7 +16,7 @@ def ends_as_undebugged(gdb, plain):
     assert gdb.guest.stop() == plain.console
 
 
-@pytest.mark.parametrize("guest", ["hello", "int3", "traps", "tick", "tasks", "smp"])
+@pytest.mark.parametrize("guest", ["hello", "int3", "traps", "tick", "tasks", "smp", "store", "disk"])
 def test_gdb_that_only_looks_on(xdbg_gdb, undebugged, guest):
     ends_as_undebugged(xdbg_gdb(guest), undebugged(guest))
 
@@ -38,6 +38,21 @@ def test_steps_in_the_kernel_across_upcalls_and_hypercalls(xdbg_gdb, undebugged)
     for command in ("stepi 3000", "next", "next", "stepi 10", "finish"):
         gdb.go(command)
     ends_as_undebugged(gdb, undebugged("tick"))
+
+
+def test_watches_on_what_the_disks_backend_writes(xdbg_gdb, undebugged):
+    gdb = xdbg_gdb("disk")
+    gdb.run("break reads")
+    gdb.cont()
+    gdb.run("watch pages[3][0]")
+    stop = gdb.cont()
+    assert stop.reason == "watchpoint-trigger"
+    assert gdb.number("pages[3][0]") == 100 + 3 * 8, "the number of the sector that was read into the page"
+    gdb.run("watch disk.shared->rsp_prod")
+    for _ in range(5):
+        gdb.cont()
+    gdb.go("stepi 500")
+    ends_as_undebugged(gdb, undebugged("disk"))
 
 
 def test_steps_through_system_call_entry_and_return(processes, undebugged):

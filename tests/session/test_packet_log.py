@@ -190,7 +190,7 @@ def test_what_was_typed_at_the_console_is_part_of_the_log(log: Path) -> None:
                     gdb.interrupt()
                     gdb.start_running()
                 gdb.interrupt()
-                found = gdb.run("maintenance packet qSearch:memory:ffffffff80100000;60000;typed by hand")
+                found = gdb.run("maintenance packet qSearch:memory:ffffffff80100000;100000;typed by hand")
                 assert 'received: "1,' in found, "it is in the console's ring"
         finally:
             server.terminate()

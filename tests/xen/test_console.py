@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 
 from xdbg.abi.console import ConsoleIo, XenconsInterface
 from xdbg.abi.errno import Errno
+from xdbg.abi.event_channel import EvtchnStat
 from xdbg.abi.hypercalls import Hypercall
 from xdbg.xen import console
 from xdbg.xen.console import serve_console
-from xdbg.xen.event_channel import is_pending
-from xdbg.xen.event_channel_op import send
+from xdbg.xen.event_channel import Port, is_pending
+from xdbg.xen.event_channel_op import bind_interdomain, close, send
 from xdbg.xen.events import ConsoleOutput
 from xdbg.xen.page_info import PGT_L1_PAGE_TABLE
 from xdbg.xen.page_table_types import get_page_and_type
@@ -106,6 +107,37 @@ def test_a_ring_page_that_is_the_guests_no_more_is_left_alone(guest: Any, ring: 
     assert guest.domain.console.input == b"x"
 
 
+def test_a_kernel_that_binds_the_console_anew_goes_on_where_the_old_one_stopped(
+    guest: Any, ring: XenconsInterface
+) -> None:
+    old = guest.domain.console.port
+    far = guest.domain.event_channels.ports[old].remote_port
+    say(ring, b"last words")
+    close(guest.domain, old)
+    console.send_input(guest.domain, b"typed meanwhile")
+    assert guest.domain.console.take_output() == b"last words"
+    assert not is_pending(guest.domain, old)
+    other = guest.domain.event_channels.free_port()
+    guest.domain.event_channels.ports[other] = Port(EvtchnStat.IPI)
+    new = bind_interdomain(guest.vcpu, 0, far)
+    assert new not in (old, other)
+    say(ring, b"first words")
+    send(guest.domain, new)
+    assert guest.domain.console.take_output() == b"first words"
+    assert is_pending(guest.domain, new)
+    assert hear(ring) == b"typed meanwhile"
+
+
+def test_a_burst_of_rings_full_comes_whole(guest: Any, ring: XenconsInterface) -> None:
+    data = bytes(index * 7 % 256 for index in range(100 * 2048))
+    for start in range(0, len(data), 2048):
+        ring.out[:] = data[start : start + 2048]
+        ring.out_prod = start + 2048
+        send(guest.domain, guest.domain.console.port)
+        assert ring.out_cons == ring.out_prod
+    assert guest.domain.console.take_output() == data
+
+
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.tuples(*[st.integers(0, 0xFFFF_FFFF)] * 4), st.binary(max_size=3000))
 def test_no_indices_break_the_console(
@@ -128,7 +160,7 @@ def test_console_io_writes_to_the_same_output(guest: Any) -> None:
 def test_console_io_refuses_the_rest(guest: Any) -> None:
     where = guest.put(b"x")
     assert guest.call(Hypercall.CONSOLE_IO, ConsoleIo.READ, 1, where) == -Errno.EPERM
-    assert guest.call(Hypercall.CONSOLE_IO, 2, 1, where) == -Errno.ENOSYS
+    assert guest.call(Hypercall.CONSOLE_IO, 2, 1, where) == -Errno.EPERM
     assert guest.call(Hypercall.CONSOLE_IO, ConsoleIo.WRITE, 1, guest.unmapped) == -Errno.EFAULT
     assert guest.call(Hypercall.CONSOLE_IO, ConsoleIo.WRITE, 0xFFFF_FFFF, where) == -Errno.E2BIG
     guest.domain.console.io_allowed = False

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from xdbg.abi.frames import Mfn
 from xdbg.abi.xenstore import (
     XENSTORE_ERROR_PROTO,
     XENSTORE_ERROR_RINGIDX,
@@ -17,6 +18,7 @@ from xdbg.abi.xenstore import (
 from xdbg.xen import xenstore
 from xdbg.xen.event_channel import is_pending
 from xdbg.xen.event_channel_op import send
+from xdbg.xen.xenstore_home import make_console_keys
 from xdbg.xen.xenstore_outbox import MAX_OUTSTANDING, MAX_WAITING
 from xdbg.xen.xenstore_requests import MAX_TRANSACTIONS, MAX_WATCHES
 from xdbg.xen.xenstore_tree import DOMID_PRIVILEGED, MAX_NODES, MAX_NODES_IN_TRANSACTION, View
@@ -600,6 +602,23 @@ def test_a_domain_that_never_reads_its_events_loses_some(client: Client, neighbo
     assert neighbours.read("domid") == b"2"
 
 
+def test_nothing_is_left_of_a_domain_that_is_destroyed(guest: Any, client: Client, neighbours: Client) -> None:
+    neighbours.write("data/open", b"")
+    neighbours.ask(XsMsgType.SET_PERMS, b"data/open\0n2\0b1\0")
+    client.write("/local/domain/2/data/open/mine", b"")
+    neighbours.ask(XsMsgType.WATCH, b"data\0t\0")
+    neighbours.collect()
+    neighbours.events.clear()
+    make_console_keys(client.domain, Mfn(5), 2)
+    del guest.hv.domains[1]
+    xenstore.release(client.domain)
+    tree = guest.hv.xenstore_tree
+    assert [path for path in tree.nodes if "/1/" in path or path.endswith("/1")] == []
+    assert tree.owned[1] == 0
+    neighbours.collect()
+    assert neighbours.events == [("data/open/mine", "t")]
+
+
 _PATHS = st.sampled_from(["data", "data/a", "data/a/b", "data/b", "/", "/local/domain/1/data/a", "@x", "a//b"])
 _REQUESTS = st.tuples(
     st.integers(0, 23),
@@ -624,6 +643,31 @@ def test_no_requests_break_the_tree(client: Client, requests: list[tuple[int, li
             assert name in tree.nodes[parent or "/"].children
     owners = [node.owner for node in tree.nodes.values()]
     assert {owner: count for owner, count in tree.owned.items() if count} == {o: owners.count(o) for o in set(owners)}
+
+
+_ELSEWHERE = st.sampled_from(
+    ["/", "/local", "/local/domain/2", "/local/domain/2/data", "/local/domain/2/data/a", "/local/domain/0", "/vm", "@x"]
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 23), st.one_of(_ELSEWHERE, _PATHS), st.sampled_from(["", "x\0", "n1\0", "b1\0r2\0"])),
+        max_size=20,
+    )
+)
+def test_no_requests_change_what_is_not_the_domains(
+    client: Client, neighbours: Client, requests: list[tuple[int, str, str]]
+) -> None:
+    neighbours.write("data/a", b"secret")
+    tree = client.domain.hv.xenstore_tree
+    before = {path: node for path, node in tree.nodes.items() if node.owner != 1}
+    for kind, path, rest in requests:
+        _, answer = client.ask(kind, path.encode() + b"\0" + rest.encode())
+        assert b"secret" not in answer
+    assert {path: node for path, node in tree.nodes.items() if node.owner != 1} == before
+    assert neighbours.read("data/a") == b"secret"
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -6,10 +6,12 @@ Xen public/physdev.h.
 from typing import Final
 
 from xdbg.abi.cenum import CBits, CEnum
-from xdbg.abi.cstruct import S32, U16, U32, U64, CStruct, CUnion, GuestHandle, abi
+from xdbg.abi.cstruct import S32, U8, U16, U32, U64, CStruct, CUnion, GuestHandle, abi
 
 PHYSDEVOP_IRQ_UNMASK_NOTIFY: Final = 4
 """Command of physdev_op_compat: send an end of interrupt."""
+XEN_PCI_DEV_PXM: Final = 4
+"""Flag of physdev_pci_device_add: the first word behind the structure is a proximity domain."""
 
 
 class PhysdevOp(CEnum, prefix="PHYSDEVOP_"):
@@ -144,6 +146,81 @@ class PhysdevGetFreePirq(CStruct):
 
     type: S32
     pirq: U32
+
+
+@abi(size=2)
+class PhysdevManagePci(CStruct):
+    """struct physdev_manage_pci. Xen public/physdev.h."""
+
+    bus: U8
+    devfn: U8
+
+
+@abi(size=2)
+class PhysdevRestoreMsi(CStruct):
+    """struct physdev_restore_msi. Xen public/physdev.h."""
+
+    bus: U8
+    devfn: U8
+
+
+@abi(size=2, tag="")
+class PhysdevPhysfn(CStruct):
+    """physfn of struct physdev_manage_pci_ext and of struct physdev_pci_device_add. Xen public/physdev.h."""
+
+    bus: U8
+    devfn: U8
+
+
+@abi(size=16)
+class PhysdevManagePciExt(CStruct):
+    """struct physdev_manage_pci_ext. Xen public/physdev.h."""
+
+    bus: U8
+    devfn: U8
+    is_extfn: U32
+    is_virtfn: U32
+    physfn: PhysdevPhysfn
+
+
+@abi(size=16)
+class PhysdevPciMmcfgReserved(CStruct):
+    """struct physdev_pci_mmcfg_reserved. Xen public/physdev.h."""
+
+    address: U64
+    segment: U16
+    start_bus: U8
+    end_bus: U8
+    flags: U32
+
+
+@abi(size=12)
+class PhysdevPciDeviceAdd(CStruct):
+    """struct physdev_pci_device_add; `optarr` begins at its end. Xen public/physdev.h."""
+
+    seg: U16
+    bus: U8
+    devfn: U8
+    flags: U32
+    physfn: PhysdevPhysfn
+
+
+@abi(size=4)
+class PhysdevPciDevice(CStruct):
+    """struct physdev_pci_device. Xen public/physdev.h."""
+
+    seg: U16
+    bus: U8
+    devfn: U8
+
+
+@abi(size=8)
+class PhysdevSetupGsi(CStruct):
+    """struct physdev_setup_gsi. Xen public/physdev.h."""
+
+    gsi: S32
+    triggering: U8
+    polarity: U8
 
 
 @abi(size=16, tag="")

@@ -414,6 +414,14 @@ class Unwatch(Behind):
     words = ("all",)
 
 
+class List(Behind):
+    """List the domains of the machine, and where the debuggers of each connect.
+    Usage: xen list
+    """
+
+    name = "list"
+
+
 class Translate(Behind):
     """Tell where an address of the selected thread is: machine frame, pfn, rights.
     Usage: xen translate ADDRESS
@@ -461,7 +469,7 @@ gdb.events.cont.connect(note_resumed)
 Xen()
 for _command in (
     *(Attach, Detach, BreakIn, Restart, Registers, PageTable),
-    *(Ps, Trace, Catch, Uncatch, Why, Watch, Unwatch, Translate),
+    *(Ps, Trace, Catch, Uncatch, Why, Watch, Unwatch, List, Translate),
     Current,
 ):
     _command()

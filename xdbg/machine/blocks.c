@@ -154,12 +154,16 @@ static bool is_first_ever(struct clock *c, uint64_t pc, uint32_t size)
     return true;
 }
 
+/* Make the engine forget the block that it is about to run. */
+void drop_translation(struct clock *c, uint64_t pc, uint32_t size)
+{
+    c->engine.ctl(c->engine.uc, REMOVE_CACHE, pc, pc + first_part(pc, size));
+}
+
 /* Make the engine translate again what it runs now, under the same limit. */
 static _Noreturn void retranslate(struct clock *c, uint64_t pc, uint32_t size)
 {
-    struct engine *e = &c->engine;
-
-    e->ctl(e->uc, REMOVE_CACHE, pc, pc + first_part(pc, size));
+    drop_translation(c, pc, size);
     restart(c, (unsigned)c->limit);
 }
 
@@ -180,7 +184,7 @@ struct block *block_of(struct clock *c, uint64_t pc, uint32_t size)
         restart(c, 1);
     if (first_part(pc, size) < size && e->vmem_translate(e->uc, PAGE_BASE(pc) + PAGE, UC_PROT_EXEC, &maddr2)) {
         /* the engine is to find the fault itself; its translation would hide it */
-        e->ctl(e->uc, REMOVE_CACHE, pc, pc + first_part(pc, size));
+        drop_translation(c, pc, size);
         restart(c, 1);
     }
     if (maddr + first_part(pc, size) > e->ram_size || (maddr2 != ONE_PAGE && maddr2 + PAGE > e->ram_size)) {

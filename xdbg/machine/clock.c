@@ -200,6 +200,15 @@ static __attribute__((noinline)) void slow_block(struct clock *c, uint64_t pc, u
         fail(c, FAILURE_NOT_64_BIT);
         restart(c, 0);
     }
+    if (unlikely(c->checks_alignment != !!(*c->engine.eflags & FLAG_AC))) {
+        drop_translation(c, pc, size); /* made without the hook, or with it in vain */
+        c->last = NULL;
+        leave(c, EVENT_CHECKS);
+        restart(c, 0);
+    }
+    if (unlikely(c->checks_sse) && end_sse_check(c))
+        restart(c, 0);
+    c->checks_sse = unmasks_sse(c);
     struct block *b = block_of(c, pc, size);
     uint64_t running_limit = c->limit;
     struct line *line;
@@ -233,13 +242,17 @@ static __attribute__((noinline)) void slow_block(struct clock *c, uint64_t pc, u
     limit = c->nr_stop_points ? first_stop_inside(c, pc, b) : b->icount;
     if (unlikely(c->break_execute))
         limit = first_breakpoint_inside(c, pc, b, limit);
+    bool runs_alone = unlikely(c->checks_sse);
     if (unlikely(b->special_index < limit) && special_is_active(c, b)) {
-        if (b->special_index == 0)
+        if (b->special_index == 0 && b->special < SPECIAL_FLAGS)
             special(c, pc, b);
+        runs_alone |= b->special_index == 0;
         limit = b->special_index;
     }
+    if (runs_alone)
+        limit = 1;
     /* what is not is to be asked again the next time */
-    bool cacheable = limit == b->icount && !running_limit && !stops_here && !breaks_here;
+    bool cacheable = limit == b->icount && !running_limit && !stops_here && !breaks_here && !runs_alone;
     if (limit > c->deadline - c->count)
         limit = (unsigned)(c->deadline - c->count);
     if (limit < b->icount)
@@ -247,6 +260,12 @@ static __attribute__((noinline)) void slow_block(struct clock *c, uint64_t pc, u
     if (unlikely(is_block_read_protected(c, b))) {
         c->engine.tlb_flush(c->engine.cpu);
         cacheable = false;
+    }
+    if (unlikely(runs_alone)) {
+        if (b->special == SPECIAL_FLAGS ? loads_other_ac(c, b) : b->special == SPECIAL_MXCSR && prepare_mxcsr(c, b))
+            new_epoch(c);
+        if (c->checks_sse)
+            begin_sse_check(c, pc);
     }
     line = cacheable ? &c->lines[LINE_OF(pc)] : &c->spare;
     if (cacheable && !line->key)

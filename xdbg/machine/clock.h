@@ -4,7 +4,9 @@
  * clock.c        the block hook (instruction count, deadline), the run loop
  * blocks.c       what each translated block was translated from: stale code, instruction boundaries
  * instruction.c  length and kind of one instruction
+ * operands.c     where one instruction's operands in memory are, and the exceptions that depend on it
  * traps.c        exceptions, syscall, port and emulated instructions
+ * sse.c          exceptions of SSE arithmetic
  * watches.c      data watch points
  * breakpoints.c  the guest's own debug registers
  * predicate.c    conditions of stop points
@@ -28,6 +30,7 @@ enum { PAGE = 4096, ARENA = 64 << 20 };
 #define PAGE_BASE(x) ((x) & ~(uint64_t)(PAGE - 1))
 #define FLAG_TF 0x100u
 #define FLAG_RF 0x10000u
+#define FLAG_AC 0x40000u
 
 /* Why `xdbg_run` came back; `arg` as said. The same numbers are in cpu.py. */
 enum event {
@@ -42,6 +45,7 @@ enum event {
     EVENT_CPUID,      /* length of the instruction */
     EVENT_ENGINE,     /* enum failure */
     EVENT_WATCH_HIT,  /* internal: a watched byte is about to be touched */
+    EVENT_CHECKS,     /* internal: what is to be checked of each instruction has changed */
 };
 
 /* The same numbers are in cpu.py. */
@@ -62,7 +66,10 @@ enum special {
     SPECIAL_RDPMC,
     SPECIAL_ICEBP,
     SPECIAL_SYSENTER,
-    SPECIAL_VEX,
+    SPECIAL_INVALID, /* #UD, which the engine takes for something: AVX, a misplaced LOCK, ... */
+    /* left to the engine, but in blocks of their own that are looked at each time */
+    SPECIAL_FLAGS, /* may load RFLAGS.AC: popf, iret */
+    SPECIAL_MXCSR, /* loads or stores MXCSR */
 };
 
 struct instruction {
@@ -70,6 +77,13 @@ struct instruction {
     uint8_t special; /* enum special */
     uint8_t rep;     /* a string instruction with a repeat prefix */
     uint8_t load_parts; /* its load is made in parts of at most 8 bytes; so many in all. 0: in one part */
+    uint8_t map;     /* of the opcode: 0, or 1 behind 0F, 2 behind 0F 38, 3 behind 0F 3A */
+    uint8_t opcode;
+    uint8_t modrm;   /* offset of the ModRM byte, 0: none */
+    uint8_t rex;
+    uint8_t segment; /* 4 FS, 5 GS, 0 none that counts */
+    uint8_t prefix;  /* the mandatory prefix: F2, F3, 66 or 0 */
+    bool address32;
     /* of SPECIAL_IO */
     uint8_t io_size;
     uint8_t io_write;
@@ -162,6 +176,8 @@ struct engine {
     int (*emu_stop)(void *uc);
     int (*reg_read)(void *uc, int reg, void *value);
     int (*reg_write)(void *uc, int reg, const void *value);
+    int (*hook_add)(void *uc, size_t *hook, int type, void *callback, void *data, uint64_t begin, uint64_t end, ...);
+    int (*hook_del)(void *uc, size_t hook);
     int (*ctl)(void *uc, unsigned control, ...);
     int (*vmem_translate)(void *uc, uint64_t vaddr, int prot, uint64_t *maddr);
     void (*loop_exit)(void *cpu); /* leaves the running block by longjmp, no exception pending */
@@ -180,6 +196,8 @@ struct engine {
     int32_t *exception_is_int;
     uint64_t *dr;
     int32_t *old_exception;
+    uint32_t *mxcsr;    /* as it was loaded; the flags raised since are apart */
+    uint8_t *sse_flags; /* of the engine's arithmetic, not all with the numbers of MXCSR */
     uint8_t *ram;
     uint64_t ram_size;
 };
@@ -237,6 +255,14 @@ struct clock {
     uint64_t rep_count;
     uint64_t single_pc; /* a block start whose fetch faulted: tried again instruction by instruction */
     uint64_t single_count;
+    uint64_t checks_sse; /* MXCSR lets an exception through: instructions run one by one */
+    uint64_t sse_pc;     /* of the one that runs, and what it is to leave as it was if it faults */
+    uint64_t sse_count;
+    uint64_t sse_rflags;
+    uint64_t sse_gpr[16];
+    uint8_t sse_xmm[16][16];
+    uint64_t checks_alignment; /* RFLAGS.AC is set, and the engine has the hook that checks each access */
+    size_t alignment_hook;
     uint64_t watch_step; /* the instruction that runs is one that touches a protected frame */
     uint64_t watch_loads; /* how many loads of the step were announced */
     uint64_t watch_first;
@@ -260,6 +286,7 @@ void decode(const uint8_t *code, size_t available, struct instruction *out);
 bool blocks_create(struct clock *c);
 void blocks_destroy(struct clock *c);
 void blocks_forget(struct clock *c);
+void drop_translation(struct clock *c, uint64_t pc, uint32_t size);
 struct block *block_of(struct clock *c, uint64_t pc, uint32_t size);
 unsigned instructions_before(const struct block *block, uint64_t offset);
 unsigned offset_of_instruction(const struct block *block, unsigned index);
@@ -279,7 +306,22 @@ bool stop_point_stops(struct clock *c, uint64_t vaddr);
 /* predicate.c */
 bool predicate_holds(struct clock *c, const struct predicate *p);
 
+/* operands.c */
+uint64_t effective_address(const struct clock *c, const uint8_t *code, const struct instruction *instruction);
+bool is_stack_fault(const struct clock *c, const uint8_t *code, size_t available);
+bool undo_branch(struct clock *c);
+void check_alignment(struct clock *c, bool on);
+bool loads_other_ac(struct clock *c, const struct block *b);
+
+/* sse.c */
+void merge_sse_flags(struct clock *c);
+bool unmasks_sse(const struct clock *c);
+void begin_sse_check(struct clock *c, uint64_t pc);
+bool end_sse_check(struct clock *c);
+bool prepare_mxcsr(struct clock *c, const struct block *b);
+
 /* traps.c */
+bool canonical(uint64_t vaddr);
 bool special_is_active(const struct clock *c, const struct block *block);
 _Noreturn void special(struct clock *c, uint64_t pc, const struct block *block);
 

@@ -93,6 +93,8 @@ class Engine(ctypes.Structure):
             "emu_stop",
             "reg_read",
             "reg_write",
+            "hook_add",
+            "hook_del",
             "ctl",
             "vmem_translate",
             "loop_exit",
@@ -111,6 +113,8 @@ class Engine(ctypes.Structure):
             "exception_is_int",
             "dr",
             "old_exception",
+            "mxcsr",
+            "sse_flags",
             "ram",
         ]
     ] + [("ram_size", ctypes.c_uint64)]
@@ -241,6 +245,8 @@ def create(
         emu_stop=function("uc_emu_stop"),
         reg_read=function("uc_reg_read"),
         reg_write=function("uc_reg_write"),
+        hook_add=function("uc_hook_add"),
+        hook_del=function("uc_hook_del"),
         ctl=function("uc_ctl"),
         vmem_translate=function("uc_vmem_translate"),
         loop_exit=function("cpu_loop_exit_noexc_x86_64"),
@@ -259,6 +265,8 @@ def create(
         exception_is_int=state.exception_is_int,
         dr=state.dr,
         old_exception=state.old_exception,
+        mxcsr=state.mxcsr,
+        sse_flags=state.sse_flags,
         ram=ram.host_address,
         ram_size=ram.size,
     )

@@ -15,9 +15,13 @@ be read and written at will. The engine's peculiarities end here; what the layer
 * The order of events at one place: deadline, then stop point, then the guest's own breakpoint, then the instruction's
   own exit.
 
-Known differences from hardware: #AC and SSE's #XM are never raised; a stack access to a non-canonical address is #GP,
-not #SS; a near jump to one faults at the target; a read-modify-write of a page that is not present faults as a read.
-AVX (VEX, EVEX) is #UD, as are RDRAND, XSAVE, FSGSBASE.
+AVX (VEX, EVEX), RDRAND, XSAVE, FSGSBASE, BMI, TSX are #UD: the processor is older.
+
+Known differences from hardware: a read-modify-write of a page that is not present faults as a read; an access that runs
+on from the low half of the address space into what is not canonical is #PF, if its last page is not present, and not
+#GP; a call to a non-canonical address has written below the stack pointer before it faults; SSE does not notice
+denormal operands (DE), nor tiny results that are exact (UE); fxsave is #GP and not #AC where it is misaligned by less
+than 4; `mov` to and from CR1 and CR5-CR7 is #GP, not #UD; a far return without REX.W looks at 32 bits of RSP.
 """
 
 import ctypes
@@ -53,6 +57,7 @@ _PF: Final = 14
 _U32: Final = 0xFFFF_FFFF
 
 _COUNT: Final = Clock.count.offset // 8
+_TSC_OFFSET: Final = Clock.tsc_offset.offset // 8
 _DEADLINE_WORD: Final = Clock.deadline.offset // 8
 _SKIP_WORD: Final = Clock.skip_stop_point.offset // 8
 _CPUID_ALLOWED: Final = Clock.cpuid_allowed.offset // 8
@@ -113,7 +118,7 @@ class Cpu(Registers):
     @property
     def count(self) -> int:
         """Instructions retired since creation."""
-        return int(self._clock.count)
+        return self._words[_COUNT]
 
     @count.setter
     def count(self, value: int) -> None:
@@ -127,11 +132,17 @@ class Cpu(Registers):
     @property
     def tsc_offset(self) -> int:
         """What rdtsc adds to `count`, modulo 2**64."""
-        return int(self._clock.tsc_offset)
+        return self._words[_TSC_OFFSET]
 
     @tsc_offset.setter
     def tsc_offset(self, value: int) -> None:
         self._clock.tsc_offset = value & (1 << 64) - 1
+
+    @property
+    def tsc(self) -> int:
+        """`count` + `tsc_offset`, not cut to 64 bits."""
+        words = self._words
+        return words[_COUNT] + words[_TSC_OFFSET]
 
     @property
     def tsc_aux(self) -> int:

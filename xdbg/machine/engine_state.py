@@ -43,6 +43,11 @@ _REG_DR0: Final = 66
 _REG_RAX, _REG_RBX, _REG_RCX, _REG_RDX = 35, 37, 38, 40
 _REG_FS_BASE: Final = 250
 _REG_MSR: Final = 248
+_REG_MXCSR: Final = 249
+_MXCSR_MAGIC: Final = 0x7FA5
+"""Rounding towards zero, exceptions masked, a pattern of flags."""
+_TOWARDS_ZERO: Final = 3
+_SSE_ROUNDING, _SSE_FLAGS = -7, -6
 _MSR_EFER: Final = 0xC000_0080
 
 _CONTEXT_HEADER: Final = 40
@@ -54,7 +59,9 @@ HFLAGS: Final = 176
 SEGMENTS: Final = 184
 SEGMENT_SIZE: Final = 24
 LDT: Final = SEGMENTS + 6 * SEGMENT_SIZE
+TR: Final = LDT + SEGMENT_SIZE
 GDT: Final = LDT + 2 * SEGMENT_SIZE
+IDT: Final = LDT + 3 * SEGMENT_SIZE
 CR: Final = LDT + 4 * SEGMENT_SIZE
 
 # In CPUState.
@@ -95,6 +102,8 @@ class EngineState:
     cflags_next_tb: int
     icount_high: int
     no_exit_request: int
+    mxcsr: int
+    sse_flags: int
 
 
 def load_library() -> ctypes.CDLL:
@@ -153,7 +162,7 @@ def enter_long_mode(library: ctypes.CDLL, handle: ctypes.c_void_p) -> None:
     msr = Msr(_MSR_EFER, 0xD01)  # NXE LMA LME SCE
     check(library.uc_reg_write(handle, _REG_MSR, ctypes.byref(msr)), "EFER")
     write_register(library, handle, _REG_CR4, 0x620)  # OSXMMEXCPT OSFXSR PAE
-    write_register(library, handle, _REG_CR0, 0x8001_0033)  # PG WP NE ET MP PE
+    write_register(library, handle, _REG_CR0, 0x8005_0033)  # PG AM WP NE ET MP PE
 
 
 def locate(library: ctypes.CDLL, handle: ctypes.c_void_p) -> EngineState:
@@ -165,6 +174,7 @@ def locate(library: ctypes.CDLL, handle: ctypes.c_void_p) -> EngineState:
     write_register(library, handle, _REG_DR0, marker)
     write_register(library, handle, _REG_FS_BASE, base)
     write_register(library, handle, _REG_CR3, 0x0ABC_D000)
+    write_register(library, handle, _REG_MXCSR, _MXCSR_MAGIC)
     memory = os.open("/proc/self/mem", os.O_RDONLY | os.O_CLOEXEC)
     try:
         cpu, env_ptr, env = _find_cpu(memory, handle, struct.pack("<4Q", *magic))
@@ -193,7 +203,17 @@ def locate(library: ctypes.CDLL, handle: ctypes.c_void_p) -> EngineState:
         cflags_next_tb=cpu + _CFLAGS_NEXT_TB,
         icount_high=icount_decr + 2,
         no_exit_request=_find_no_exit_request(library, handle),
+        mxcsr=env + (mxcsr := _find_mxcsr(state)),
+        sse_flags=env + mxcsr + _SSE_FLAGS,
     )
+
+
+def _find_mxcsr(state: bytes) -> int:
+    """MXCSR; right before it is what the engine's arithmetic knows of it: tininess, rounding, flags, ..."""
+    at = state.find(struct.pack("<I", _MXCSR_MAGIC))
+    if at < 8 or state[at + _SSE_ROUNDING] != _TOWARDS_ZERO or state[at + _SSE_FLAGS]:
+        raise EngineStateError("MXCSR not found")
+    return at
 
 
 def _expect(what: str, state: bytes, at: int, form: str, value: int) -> None:

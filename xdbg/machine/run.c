@@ -9,7 +9,7 @@
 
 #include "clock.h"
 
-enum { UC_X86_REG_RFLAGS = 253, DEBUG = 1, PAGE_FAULT = 14, DR6_BS = 0x4000, HFLAG_INHIBIT_IRQ = 1 << 3 };
+enum { UC_X86_REG_RFLAGS = 253, DEBUG = 1, GENERAL_PROTECTION = 13, PAGE_FAULT = 14, DR6_BS = 0x4000, HFLAG_INHIBIT_IRQ = 1 << 3 };
 static const uint64_t NEVER = ~(uint64_t)0;
 enum { PREDICATE_STEPS = 2000000 }; /* in one run, which then ends as at its deadline: some hundredths of a second */
 
@@ -40,6 +40,10 @@ static void run_to_event(struct clock *c)
     c->limit = c->deadline - c->count == 1 || c->modified_itself; /* the store is to run in a block of its own */
     c->modified_itself = 0;
     *e->cflags_next_tb = c->limit ? 1 : ~0u;
+    if (unlikely(c->checks_alignment != !!(*e->eflags & FLAG_AC)))
+        check_alignment(c, !c->checks_alignment);
+    c->checks_sse = unmasks_sse(c);
+    c->sse_count = NEVER;
     error = e->emu_start(e->uc, *e->eip, 0, 0, 0);
     if (error) {
         settle(c, *e->eip);
@@ -48,6 +52,12 @@ static void run_to_event(struct clock *c)
     }
     if (c->event != EVENT_NONE) {
         note_rep(c, *e->eip);
+        return;
+    }
+    if (unlikely(c->checks_sse) && end_sse_check(c))
+        return;
+    if (unlikely(!canonical(*e->eip)) && undo_branch(c)) {
+        raise_exception(c, GENERAL_PROTECTION, 0, 0, 0);
         return;
     }
     /* Stopped behind the block that ends at the deadline, unless that modified itself: then not all of it has run. */
@@ -172,11 +182,11 @@ uint64_t xdbg_run(struct clock *c)
     c->resume_count = resumes ? c->count : NEVER;
     *e->eflags &= ~(uint64_t)FLAG_RF;
     start = c->count;
-    while (c->event == EVENT_NONE || c->event == EVENT_WATCH_HIT)
-        if (c->event == EVENT_NONE)
-            run_to_event(c);
-        else
+    while (c->event == EVENT_NONE || c->event == EVENT_WATCH_HIT || c->event == EVENT_CHECKS)
+        if (c->event == EVENT_WATCH_HIT)
             step_over_watched(c);
+        else
+            run_to_event(c);
     if (c->count == start)
         *e->eflags |= resumes;
     e->reg_read(e->uc, UC_X86_REG_RFLAGS, &c->rflags);

@@ -67,6 +67,7 @@ void xdbg_read_fpu(struct clock *c, struct fxsave *fx)
     e->reg_read(e->uc, REG_FOP, &fx->opcode);
     e->reg_read(e->uc, REG_FIP, &fx->instruction);
     e->reg_read(e->uc, REG_FDP, &fx->operand);
+    merge_sse_flags(c);
     e->reg_read(e->uc, REG_MXCSR, &fx->mxcsr);
     fx->mxcsr_mask = MXCSR_MASK;
     for (int i = 0; i < 8; i++)
@@ -90,6 +91,7 @@ void xdbg_write_fpu(struct clock *c, const struct fxsave *fx)
     e->reg_write(e->uc, REG_FOP, &fx->opcode);
     e->reg_write(e->uc, REG_FIP, &fx->instruction);
     e->reg_write(e->uc, REG_FDP, &fx->operand);
+    merge_sse_flags(c);
     e->reg_write(e->uc, REG_MXCSR, &mxcsr);
     for (int i = 0; i < 8; i++)
         e->reg_write(e->uc, REG_ST0 + i, fx->st[i]);

@@ -7,13 +7,13 @@
  *
  * Instructions with a special are never left to the engine: the block hook stops before them (clock.c). The engine would not
  * check the privilege of port instructions, would store for `ins` before it asks, reads the host's clock for `rdtsc`, decodes VEX
- * forms as something else, and takes `int1` and `rdpmc` for invalid.
+ * forms as something else, executes instructions with a LOCK prefix where that is invalid, and takes `int1` and `rdpmc` for invalid.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "clock.h"
 
-enum { DB = 1, GP = 13, UD = 6, PF = 14 };
+enum { DB = 1, UD = 6, SS = 12, GP = 13, PF = 14 };
 enum { PF_FETCH = 0x10, DR6_BS = 0x4000 };
 
 /* A fault (all but #DB, and `int n`, which has a length) leaves RF set: the frame of one has it. */
@@ -30,7 +30,7 @@ void raise_exception(struct clock *c, uint64_t vector, uint64_t error_code, uint
     leave(c, EVENT_EXCEPTION);
 }
 
-static bool canonical(uint64_t vaddr)
+bool canonical(uint64_t vaddr)
 {
     return (uint64_t)((int64_t)(vaddr << 16) >> 16) == vaddr;
 }
@@ -39,6 +39,13 @@ static bool canonical(uint64_t vaddr)
 static bool in_last_block(const struct clock *c, uint64_t rip)
 {
     return c->last && rip - c->last->pc < c->last->block->size;
+}
+
+/* The instruction at `rip` raised #GP: is it #SS on hardware? */
+static bool on_stack(const struct clock *c, uint64_t rip)
+{
+    return in_last_block(c, rip) &&
+           is_stack_fault(c, c->last->block->bytes + (rip - c->last->pc), c->last->block->size - (rip - c->last->pc));
 }
 
 /* A fetch from `rip` on, or from a later page of the block that begins there, faulted. Nothing of the block has run. */
@@ -78,6 +85,8 @@ void xdbg_interrupt_hook(void *uc, uint32_t vector, struct clock *c)
     *e->exception_is_int = 0;
     *e->cflags_next_tb = ~0u;
     c->limit = 0;
+    if (unlikely(c->checks_sse) && end_sse_check(c)) /* the instruction before */
+        return;
     if (software) { /* it ended its block */
         uint64_t length = c->last ? c->last->block->size - c->last->block->last_offset : 0;
         c->last = NULL;
@@ -87,8 +96,11 @@ void xdbg_interrupt_hook(void *uc, uint32_t vector, struct clock *c)
     switch (vector) {
     case DB: /* a trap: the instruction has retired */
         note_rep(c, rip);
+        if (unlikely(!canonical(rip)) && undo_branch(c))
+            raise_exception(c, GP, 0, 0, 0);
+        else
+            raise_exception(c, DB, 0, 0, e->dr[6] & 0xe00f);
         c->last = NULL;
-        raise_exception(c, DB, 0, 0, e->dr[6] & 0xe00f);
         e->dr[6] = 0xffff0ff0;
         break;
     case PF:
@@ -101,12 +113,17 @@ void xdbg_interrupt_hook(void *uc, uint32_t vector, struct clock *c)
         break;
     case GP:
         /* the engine's #GP for a fetch says nothing of the address; a block can only run into the end of the low half */
+        if (!canonical(rip) && undo_branch(c)) {
+            raise_exception(c, GP, 0, 0, 0);
+            break;
+        }
         if (!canonical(rip) || (PAGE_BASE(rip) == 0x7ffffffff000 && !in_last_block(c, rip))) {
             fetch_fault(c, GP, error_code, (uint64_t)1 << 47);
             break;
         }
+        vector = !error_code && on_stack(c, rip) ? SS : GP;
         settle(c, rip);
-        raise_exception(c, GP, error_code, 0, 0);
+        raise_exception(c, vector, error_code, 0, 0);
         break;
     default:
         settle(c, rip);
@@ -122,8 +139,10 @@ bool xdbg_invalid_hook(void *uc, struct clock *c)
     *c->engine.old_exception = -1;
     *c->engine.cflags_next_tb = ~0u;
     c->limit = 0;
-    settle(c, *c->engine.eip);
-    raise_exception(c, UD, 0, 0, 0);
+    if (likely(!c->checks_sse) || !end_sse_check(c)) {
+        settle(c, *c->engine.eip);
+        raise_exception(c, UD, 0, 0, 0);
+    }
     return true;
 }
 
@@ -228,7 +247,7 @@ _Noreturn void special(struct clock *c, uint64_t pc, const struct block *block)
     case SPECIAL_SYSENTER:
         leave(c, EVENT_SYSENTER);
         break;
-    default: /* VEX, EVEX: AVX is not there */
+    default:
         raise_exception(c, UD, 0, 0, 0);
         break;
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _SOURCES = _ROOT / "guests"
 _BUILD = _ROOT / "build" / "guests"
+_DISK = re.compile(r"^ \* Disk: \d+ sectors$", re.MULTILINE)
 _COMMENT = re.compile(r"/\*+(.*?)\*/", re.DOTALL)
 _VCPUS = re.compile(r"^ \* Vcpus: (\d+)$", re.MULTILINE)
 
@@ -43,9 +44,10 @@ def _guest(folder: Path) -> BundledGuest:
     archive = _BUILD / f"{folder.name}.archive"
     image = _BUILD / f"{folder.name}.image"
     has_programs = (folder / "programs").is_dir()
-    has_disk = (folder / "image").is_file()
     source = (folder / "main.c").read_text(encoding="utf-8")
-    wanted = _VCPUS.search(source.partition("*/")[0])
+    head = source.partition("*/")[0]
+    wanted = _VCPUS.search(head)
+    has_disk = _DISK.search(head) is not None
     return BundledGuest(
         folder.name,
         _summary(source),

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from .disks import Disk, DiskError, parse_disk
+from .disks import DiskError, parse_disk
 from .launch import MIB, Launch, LaunchError
 from .xl_config import ShutdownAction, XlConfig, read_config
 from .xl_syntax import ConfigError
@@ -50,7 +50,7 @@ def parse_domain(text: str, complain: Callable[[str], None]) -> Launch:
         seen.add(key)
         try:
             what = _KEYS[key](what, value)
-        except ValueError as error:
+        except (ValueError, DiskError) as error:
             raise LaunchError(f"{text!r}: {error}") from error
     if not what.kernel:
         raise LaunchError(f"{text!r}: there is no kernel")
@@ -67,11 +67,14 @@ def from_word(word: str, complain: Callable[[str], None]) -> Launch:
         raise LaunchError(str(error)) from error
     for line in (*config.ignored, *_without_effect(word, config)):
         complain(line)
-    return from_config(config)
+    try:
+        return from_config(config)
+    except DiskError as error:
+        raise LaunchError(f"{word}: {error}") from error
 
 
 def from_config(config: XlConfig) -> Launch:
-    """The domain of a configuration file."""
+    """The domain of a configuration file. Raises `DiskError`."""
     return Launch(
         kernel=config.kernel,
         modules=() if config.ramdisk is None else (config.ramdisk,),
@@ -79,15 +82,8 @@ def from_config(config: XlConfig) -> Launch:
         memory=config.memory,
         vcpus=config.vcpus,
         name=config.name,
-        disks=tuple(_disk_of(text) for text in config.disks),
+        disks=tuple(parse_disk(text) for text in config.disks),
     )
-
-
-def _disk_of(text: str) -> Disk:
-    try:
-        return parse_disk(text)
-    except DiskError as error:
-        raise LaunchError(str(error)) from error
 
 
 def _without_effect(path: str, config: XlConfig) -> Sequence[str]:
@@ -146,7 +142,7 @@ def _root(what: Launch, value: str) -> Launch:
 
 
 def _disk(what: Launch, value: str) -> Launch:
-    return replace(what, disks=(*what.disks, _disk_of(value)))
+    return replace(what, disks=(*what.disks, parse_disk(value)))
 
 
 _KEYS: Final[dict[str, Callable[[Launch, str], Launch]]] = {

@@ -167,6 +167,8 @@ class Replay:
         Console text is run for until it has the logged `length`, and taken as one.
         """
         hv = self._served.hv
+        if self._served.is_held and not self._said:
+            self._slice_to(hv.cpu.count)
         while self._served.runs and sum(len(one.payload) for one in self._said) < length and hv.cpu.count <= entry.at:
             count = hv.cpu.count
             # Text was sent where a slice ended, a stop reply when the guest has seen what is behind this instruction.

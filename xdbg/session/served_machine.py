@@ -32,7 +32,7 @@ from xdbg.rsp.replies import StopEvent
 from xdbg.xen.sched import domain_pause
 from xdbg.xen.setup import Hypervisor, RunEnd
 
-from .launch import Machine
+from .launch import LaunchError, Machine
 from .served_domain import Household, ServedDomain, Surroundings
 
 
@@ -82,6 +82,11 @@ class ServedMachine:
     # -- running
 
     @property
+    def is_held(self) -> bool:
+        """Whether a debugger holds the machine while another one has resumed its domain, and may press Ctrl-C."""
+        return any(domain.holds for domain in self.domains) and any(domain.goes_on for domain in self.domains)
+
+    @property
     def runs(self) -> bool:
         """Whether the machine runs, or would if it did not wait for an event."""
         if any(domain.holds for domain in self.domains):
@@ -91,8 +96,15 @@ class ServedMachine:
         return not self.is_alone and any(domain.is_let_go for domain in self.domains)
 
     def advance(self, limit: int) -> list[Happened]:
-        """Run to instruction count `limit` at most, or to stops, which are told. `idle` says why nothing may happen."""
+        """Run to instruction count `limit` at most, or to stops, which are told. `idle` says why nothing may happen.
+
+        While the machine `is_held` nothing runs, but what those wait for who have resumed their domains is told.
+        """
         debugged = [domain for domain in self.domains if domain.goes_on]
+        if self.is_held:
+            stops = self._run.ask([domain.target.part for domain in debugged])
+            self.idle = True
+            return list(self._tell(debugged, stops))
         for domain in debugged:
             domain.begin()
         left = [one for domain in self.domains if domain not in debugged and (one := domain.target.left_behind)]
@@ -178,9 +190,18 @@ class ServedMachine:
         return "the domain" if self.is_alone else f"domain {domain.name}"
 
     def _renew(self, domain: ServedDomain) -> None:
-        """The same domain from its beginning; one of several waits there for a debugger."""
+        """The same domain from its beginning; one of several waits there for a debugger.
+
+        If one of several can't be made anew it stays as it is, and the people at the server are told why.
+        """
         self._household.leaves(domain)
-        launched = self.machine.renew(domain.launched)
+        try:
+            launched = self.machine.renew(domain.launched)
+        except LaunchError as error:
+            if self.is_alone:
+                raise
+            self._household.tell(f"{self.named(domain)} can't be made anew: {error}")
+            return
         self._stage(domain)
         if not self.is_alone:
             domain.waits = True

@@ -212,7 +212,7 @@ class Server:
     def advance(self) -> bool:
         """Run the machine for a slice, if it runs; whether to come back at once."""
         served = self.served
-        if not served.runs:
+        if not served.runs and not served.is_held:
             return False
         if any(clients.debugger is not None and clients.debugger.unsent for clients in self._clients):
             return False  # more output would pile up

@@ -13,6 +13,6 @@ the same with lldb; `xdbg.testing.clients` has the versions that come as Python 
 
 from .gdb import GdbError, GdbSession, Stop
 from .lldb import LldbError, LldbSession
-from .served import ServedGuest, serve
+from .served import ServedGuest, serve, serve_domains
 
-__all__ = ["GdbError", "GdbSession", "LldbError", "LldbSession", "ServedGuest", "Stop", "serve"]
+__all__ = ["GdbError", "GdbSession", "LldbError", "LldbSession", "ServedGuest", "Stop", "serve", "serve_domains"]

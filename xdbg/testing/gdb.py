@@ -231,6 +231,12 @@ class GdbSession:
             self._read()
         return self._stops.pop(0)
 
+    def poll(self, timeout: float = 0.02) -> Stop | None:
+        """The next stop, if it comes within so many seconds."""
+        if not self._stops:
+            self._note(self._controller.get_gdb_response(timeout_sec=timeout, raise_error_on_timeout=False))
+        return self._stops.pop(0) if self._stops else None
+
     # -- the end
 
     def close(self) -> None:
@@ -268,13 +274,16 @@ class GdbSession:
         if not records and monotonic() >= deadline:
             last = [record.get("payload") for record in self.log[-5:]]
             raise TimeoutError(f"gdb said nothing for {self._timeout:g} s; its last words: {last}")
+        self._note(records)
+        return list(records)
+
+    def _note(self, records: Sequence[dict[str, Any]]) -> None:
         for record in records:
             self.log.append(record)
             if record["type"] in {"console", "target"} and record["payload"]:
                 self._text.append(record["payload"])
             elif record["type"] == "notify" and record["message"] == "stopped":
                 self._stops.append(_stop(record["payload"] or {}))
-        return list(records)
 
 
 def _stop(payload: dict[str, Any]) -> Stop:

@@ -26,6 +26,27 @@ def xdbg_serve() -> Iterator[Callable[..., "ServedGuest"]]:
 
 
 @pytest.fixture
+def xdbg_domains() -> Iterator[Callable[..., "list[GdbSession]"]]:
+    """A function: `xdbg_domains(spec, spec, ...)` serves domains on one machine; a gdb attached to each.
+
+    `options`: those of `xdbg serve`. The `guest` of each session is the one server.
+    """
+    from .gdb import GdbSession  # noqa: PLC0415 - as above
+    from .served import serve_domains  # noqa: PLC0415
+
+    with ExitStack() as stack:
+
+        def start(*specs: str, options: Sequence[str] = ()) -> "list[GdbSession]":
+            guest = stack.enter_context(serve_domains(*specs, options=options))
+            sessions = [stack.enter_context(GdbSession(address)) for address in guest.addresses.values()]
+            for session in sessions:
+                session.guest = guest
+            return sessions
+
+        yield start
+
+
+@pytest.fixture
 def xdbg_gdb(xdbg_serve: Callable[..., "ServedGuest"]) -> Iterator[Callable[..., "GdbSession"]]:
     """A function: `xdbg_gdb(kernel, *options)` is a gdb attached to a served guest; its `guest` is the server.
 

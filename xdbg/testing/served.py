@@ -14,22 +14,39 @@ _PIECE = 1 << 16
 
 
 class ServedGuest:
-    """`xdbg serve` running. `address` is what to type after `target extended-remote`."""
+    """`xdbg serve` running. `address` is what to type after `target extended-remote`.
 
-    def __init__(self, kernel: str | Path, options: Sequence[str] = (), *, address: str = "127.0.0.1:0") -> None:
+    With `domains`, each as `xdbg serve --domain` takes it, there is no `kernel`; `addresses` are theirs by name, and
+    `address` the first one's.
+    """
+
+    def __init__(
+        self,
+        kernel: str | Path | None,
+        options: Sequence[str] = (),
+        *,
+        address: str = "127.0.0.1:0",
+        domains: Sequence[str] = (),
+    ) -> None:
+        what = [] if kernel is None else [str(kernel)]
+        for domain in domains:
+            what += ["--domain", domain]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "xdbg", "serve", str(kernel), "--gdb", address, *options],
+            [sys.executable, "-m", "xdbg", "serve", *what, "--gdb", address, *options],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
         assert self._process.stdout is not None
         assert self._process.stderr is not None
-        announced = self._process.stdout.readline().decode()
-        if not announced.startswith("target "):
-            _, errors = self._process.communicate(timeout=_END_S)
-            raise RuntimeError(f"xdbg serve did not start: {errors.decode().strip()}")
-        self.address = announced.split()[-1]
+        self.addresses: dict[str, str] = {}
+        for _ in range(max(1, len(domains))):
+            name, found, where = self._process.stdout.readline().decode().rpartition("target extended-remote ")
+            if not found:
+                _, errors = self._process.communicate(timeout=_END_S)
+                raise RuntimeError(f"xdbg serve did not start: {errors.decode().strip()}")
+            self.addresses[name.removesuffix(": ")] = where.strip()
+        self.address = next(iter(self.addresses.values()))
         self._console: list[bytes] = []
         self._errors: list[bytes] = []
         self._drains = [
@@ -88,6 +105,11 @@ def _drain(stream: IO[bytes], into: list[bytes]) -> threading.Thread:
     thread = threading.Thread(target=read, daemon=True)
     thread.start()
     return thread
+
+
+def serve_domains(*domains: str, options: Sequence[str] = (), address: str = "127.0.0.1:0") -> ServedGuest:
+    """Serve several domains on one machine, each as `xdbg serve --domain` takes it."""
+    return ServedGuest(None, options, address=address, domains=domains)
 
 
 def serve(kernel: str | Path, *options: str, address: str = "127.0.0.1:0") -> ServedGuest:

@@ -1,11 +1,13 @@
 """The entry points that a guest registers: trap table, callbacks, kernel stack. Xen: arch/x86/pv/callback.c."""
 
+from contextlib import suppress
+
 from xdbg.abi.callback import CALLBACKF_MASK_EVENTS, CallbackOp, CallbackRegister, CallbackType, CallbackUnregister
 from xdbg.abi.errno import Errno
 from xdbg.abi.frames import Vaddr
 from xdbg.abi.hypercalls import Hypercall
 from xdbg.abi.trap import TrapInfo
-from xdbg.abi.x86 import FLAT_KERNEL_CS64
+from xdbg.abi.x86 import FLAT_KERNEL_CS64, Vector
 
 from .faults import HypercallError
 from .guest_access import read_struct
@@ -21,8 +23,8 @@ def is_canonical(address: int) -> bool:
 
 
 def fixup_guest_code_selector(selector: int) -> int:
-    """A code selector that can be loaded at CPL 3: RPL 3, and Xen's flat one for a selector of Xen's own or none."""
-    return FLAT_KERNEL_CS64 if selector & 0xFFFC == 0 else selector | 3
+    """The selector with the RPL that a guest's kernel has: 3. Xen: fixup_guest_selector()."""
+    return selector | 3
 
 
 @hypercall(Hypercall.SET_TRAP_TABLE)
@@ -51,14 +53,15 @@ def do_set_trap_table(vcpu: Vcpu, traps: int) -> int:
 def do_set_callbacks(vcpu: Vcpu, event: int, failsafe: int, syscall: int) -> int:
     """HYPERVISOR_set_callbacks(event, failsafe, syscall): the older form of callback_op.
 
-    Xen: do_set_callbacks().
+    An address that is not canonical is passed over in silence. Xen: do_set_callbacks().
     """
     for kind, address in (
         (CallbackType.EVENT, event),
         (CallbackType.FAILSAFE, failsafe),
         (CallbackType.SYSCALL, syscall),
     ):
-        _register(vcpu, kind, Vaddr(address), 0)
+        with suppress(HypercallError):
+            _register(vcpu, kind, Vaddr(address), 0)
     return 0
 
 
@@ -91,10 +94,10 @@ def _register(vcpu: Vcpu, kind: int, address: Vaddr, flags: int) -> None:
             vcpu.syscall_callback = callback
         case CallbackType.SYSCALL32:
             vcpu.syscall32_callback = callback
-        case CallbackType.SYSENTER | CallbackType.SYSENTER_DEPRECATED:
+        case CallbackType.SYSENTER:
             vcpu.sysenter_callback = callback
         case CallbackType.NMI:
-            vcpu.nmi_callback = callback
+            register_guest_nmi_callback(vcpu, address)
         case _:
             raise HypercallError(Errno.ENOSYS)
 
@@ -107,10 +110,22 @@ def _unregister(vcpu: Vcpu, kind: int) -> None:
             | CallbackType.SYSCALL
             | CallbackType.SYSCALL32
             | CallbackType.SYSENTER
-            | CallbackType.SYSENTER_DEPRECATED
         ):
             raise HypercallError(Errno.EINVAL)
         case CallbackType.NMI:
-            vcpu.nmi_callback = Callback()
+            unregister_guest_nmi_callback(vcpu)
         case _:
             raise HypercallError(Errno.ENOSYS)
+
+
+def register_guest_nmi_callback(vcpu: Vcpu, address: Vaddr) -> None:
+    """Make `address` the handler of vector 2, with events masked; -EINVAL if it is not canonical."""
+    if not is_canonical(address):
+        raise HypercallError(Errno.EINVAL)
+    gate = TrapGate(Vector.NMI, 0, True, FLAT_KERNEL_CS64, address)
+    vcpu.trap_table[Vector.NMI] = gate if address else None
+
+
+def unregister_guest_nmi_callback(vcpu: Vcpu) -> None:
+    """Vector 2 has no handler from now on."""
+    vcpu.trap_table[Vector.NMI] = None

@@ -5,7 +5,8 @@ Domain 0's console daemon is part of this Xen: it is the backend behind the cons
 1. what the guest put into `out` is taken, all of it, and `out_cons` moves on, so that a guest that waits for an empty
    ring does not wait at all;
 2. input that waits is put into `in` as far as there is room;
-3. the guest is notified if either moved.
+3. the guest is notified if either moved, by the port to which it has bound the console now: a kernel that was started
+   by another one closes that one's ports and binds anew.
 
 The guest writes to its side of the ring at any time and may write nonsense: indices more than a ring apart. The console
 then takes nothing until they make sense again. It also leaves the page alone while it is not plain memory of the
@@ -22,7 +23,7 @@ from xdbg.abi.frames import INVALID_MFN, Mfn
 from xdbg.abi.hypercalls import Hypercall
 
 from .domain import Domain
-from .event_channel import backend, notify
+from .event_channel import backend, notify_from_backend
 from .events import ConsoleOutput
 from .faults import HypercallError
 from .guest_access import copy_from_guest
@@ -89,7 +90,7 @@ def send_input(domain: Domain, data: bytes) -> None:
 
 
 @backend(BACKEND)
-def serve_console(domain: Domain, device: int = 0) -> None:
+def serve_console(domain: Domain, _device: int = 0) -> None:
     """Move what can be moved in both directions, and tell the guest if something was."""
     console = domain.console
     if not is_plain_memory(domain, console.ring):
@@ -103,7 +104,7 @@ def serve_console(domain: Domain, device: int = 0) -> None:
     if output:
         _output(domain.vcpus[0], output)
     if output or filled:
-        notify(domain, console.port)
+        notify_from_backend(domain, BACKEND)
 
 
 def _output(vcpu: Vcpu, data: bytes) -> None:
@@ -128,7 +129,5 @@ def do_console_io(vcpu: Vcpu, cmd: int, count: int, buffer: int) -> int:
             if count:
                 _output(vcpu, copy_from_guest(vcpu, buffer, count))
             return 0
-        case ConsoleIo.READ:
-            raise HypercallError(Errno.EPERM)
         case _:
-            raise HypercallError(Errno.ENOSYS)
+            raise HypercallError(Errno.EPERM)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from xdbg.abi.frames import INVALID_MFN, Maddr, Mfn, Pfn, mfn_to_maddr
 
+from .pirq import Pirqs
 from .vcpu import Vcpu
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Domain:
     """What XENMEM_memory_map shows: the struct boot_e820_entry that XENMEM_set_memory_map was given."""
     hypercalls: list[int] = field(default_factory=lambda: [0] * (NR_HYPERCALLS + 1))
     """How often each was called, by number, those in a multicall included; the last: all with a number beyond."""
+    pirqs: Pirqs = field(default_factory=Pirqs)
     event_channels: "EventChannels" = field(init=False)
     grant_table: "GrantTable" = field(init=False)
     console: "ConsoleState" = field(init=False)

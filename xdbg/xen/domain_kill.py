@@ -63,6 +63,9 @@ def destroy_domain(domain: Domain) -> None:
     xenstore.release(domain)
     for vcpu in domain.vcpus:
         _destroy_vcpu(vcpu)
+    if domain.pirqs.eoi_frame is not None:
+        put_page_and_type(hv, domain.pirqs.eoi_frame)
+        domain.pirqs.eoi_frame = None
     _relinquish_memory(domain)
     hv.dying.append(domain.domid)
     reap(hv)

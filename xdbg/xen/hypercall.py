@@ -12,15 +12,17 @@ from dataclasses import dataclass
 
 from xdbg.abi.errno import Errno
 from xdbg.abi.hypercalls import Hypercall
-from xdbg.machine.registers import R8, R9, R10, R11, RAX, RCX, RDI, RDX, RSI
+from xdbg.machine.registers import R8, R9, R10, RAX, RDI, RDX, RSI
 
 from .domain import NR_HYPERCALLS
+from .entry import syscall_entered
 from .events import HypercallDone, HypercallEntered
 from .faults import GuestFault, HypercallError
 from .vcpu import Vcpu
 
 Handler = Callable[..., int | None]
 
+_U32 = (1 << 32) - 1
 _U64 = (1 << 64) - 1
 
 
@@ -64,20 +66,21 @@ def call(vcpu: Vcpu, number: int, args: tuple[int, ...], *, in_multicall: bool =
     args = args[: entry.nr_args] if entry is not None else ()
     if observer is not None:
         observer.observe(vcpu, HypercallEntered(number, args, in_multicall))
+    values = list(args)
     result: int | None
     if entry is None:
         result = -Errno.ENOSYS
     else:
-        if entry.narrow:
-            args = tuple(a & 0xFFFF_FFFF if i in entry.narrow else a for i, a in enumerate(args))
+        for i in entry.narrow:
+            values[i] &= _U32
         try:
-            result = entry.handler(vcpu, *args)
+            result = entry.handler(vcpu, *values)
         except HypercallError as error:
             result = -error.errno
         except GuestFault:
             result = -Errno.EFAULT
     if observer is not None and result is not None:
-        observer.observe(vcpu, HypercallDone(number, args, result, in_multicall))
+        observer.observe(vcpu, HypercallDone(number, tuple(values), result, in_multicall))
     return result
 
 
@@ -85,12 +88,10 @@ def pv_hypercall(vcpu: Vcpu) -> None:
     """A `syscall` from kernel mode: RIP is already behind it. Xen: pv_hypercall()."""
     cpu = vcpu.domain.hv.cpu
     gpr = cpu.gpr
-    # The instruction itself leaves the return address in rcx and the flags in r11.
-    gpr[RCX] = cpu.rip
-    gpr[R11] = cpu.rflags
+    syscall_entered(vcpu)
     result = call(
         vcpu,
-        gpr[RAX] & 0xFFFF_FFFF,
+        gpr[RAX],
         (gpr[RDI], gpr[RSI], gpr[RDX], gpr[R10], gpr[R8], gpr[R9]),
     )
     if result is not None:

@@ -20,6 +20,7 @@ from xdbg.abi.shared_info import SharedInfo, VcpuInfo
 from xdbg.abi.vcpu import Runstate
 
 from .domain import Domain
+from .domain_lookup import domain_exists
 from .events import MemoryWritten
 from .faults import HypercallError
 from .guest_access import address_ok, copy_from_guest, read_struct
@@ -35,7 +36,12 @@ MAX_POLL_PORTS: Final = 128
 NR_WATCHDOGS: Final = 2
 """Watchdog timers of a domain. Xen: NR_DOMAIN_WATCHDOG_TIMERS."""
 SLICE_NS: Final = 50_000
-"""How long a vcpu keeps the CPU from others that could run."""
+"""How long a vcpu keeps the CPU from others that could run.
+
+Giving it to another costs the host about as much as 35,000 instructions of a guest, the other's TLB misses included;
+and as long as a slice lasts, others may spin for what its vcpu has. With two busy vcpus slices of 10, 50 and 100
+microseconds leave 25, 75 and 90 % of the speed of one; guests that spin much like them short.
+"""
 _SECOND_NS: Final = 1_000_000_000
 
 _UPCALL_PENDING = VcpuInfo.offset_of("evtchn_upcall_pending")
@@ -141,7 +147,7 @@ def poll(vcpu: Vcpu, ports: int, nr_ports: int, timeout_ns: int) -> None:
     """
     if nr_ports > MAX_POLL_PORTS:
         raise HypercallError(Errno.EINVAL)
-    if nr_ports and not address_ok(ports, nr_ports * 4):
+    if not address_ok(ports):
         raise HypercallError(Errno.EFAULT)
     if events_need_delivery(vcpu):
         return
@@ -220,7 +226,7 @@ def do_sched_op(vcpu: Vcpu, cmd: int, arg: int) -> int:
             request = read_struct(vcpu, arg, SchedPoll)
             poll(vcpu, request.ports, request.nr_ports, request.timeout)
         case SchedOp.REMOTE_SHUTDOWN:
-            if read_struct(vcpu, arg, SchedRemoteShutdown).domain_id not in domain.hv.domains:
+            if not domain_exists(vcpu, read_struct(vcpu, arg, SchedRemoteShutdown).domain_id):
                 raise HypercallError(Errno.ESRCH)
             raise HypercallError(Errno.EPERM)
         case SchedOp.WATCHDOG:

@@ -17,7 +17,8 @@ from xdbg.abi.frames import Maddr, Vaddr, mfn_to_maddr
 from xdbg.abi.mmu import DOMID_XEN
 from xdbg.abi.sched import Shutdown
 from xdbg.abi.shared_info import SharedInfo, VcpuInfo
-from xdbg.abi.x86 import Cr4
+from xdbg.abi.x86 import NR_VECTORS, Cr4
+from xdbg.abi.x86_descriptors import IdtGate
 from xdbg.machine.cpu import Cpu
 from xdbg.machine.exits import Exit
 from xdbg.machine.ram import Ram
@@ -25,14 +26,18 @@ from xdbg.machine.ram import Ram
 from . import (  # those that nobody names here fill the hypercall table and that of the backends
     block_backend,
     callback,
+    control,
     debugreg,
     descriptor_tables,
     event_channel_op,
     grant_table_op,
+    hvm_op,
     iret,
     memory,
     mm,
     mmuext,
+    multicall,
+    nmi,
     physdev,
     pv_state,
     sched,
@@ -53,7 +58,7 @@ from .exit_handler import handle_exit
 from .faults import DomainCrash
 from .grant_table import GrantTable
 from .heap import Heap
-from .idt import Idt
+from .idt import TSS_SELECTOR, Idt
 from .m2p import M2p
 from .page_info import PageInfoTable
 from .segments import load_segments
@@ -67,14 +72,18 @@ BACKEND_MODULES = (block_backend,)
 
 HYPERCALL_MODULES = (
     callback,
+    control,
     debugreg,
     descriptor_tables,
     event_channel_op,
     grant_table_op,
+    hvm_op,
     iret,
     memory,
     mm,
     mmuext,
+    multicall,
+    nmi,
     physdev,
     pv_state,
     sched,
@@ -86,6 +95,9 @@ HYPERCALL_MODULES = (
 
 XEN_OVERHEAD_FRAMES = 512
 """Frames beside those of the domains, for Xen's tables of a small machine; the M2P is counted extra."""
+
+DIRECTMAP_VIRT_START = 0xFFFF_8300_0000_0000
+"""Where Xen's own mapping of all RAM begins; a guest sees no more of it than addresses."""
 
 TICK_NS = 10_000_000
 """Xen's own tick: an upcall that the guest unmasked without telling Xen is seen at the next one at the latest."""
@@ -114,7 +126,9 @@ class Hypervisor:
         self.page_info = PageInfoTable(nr_frames)
         self.heap = Heap(self.ram, self.page_info)
         self.m2p = M2p(self)
+        self.cpu.set_tr(TSS_SELECTOR)
         self.idt = Idt(self.ram, self.heap.alloc(DOMID_XEN))
+        self.cpu.set_idt(Vaddr(DIRECTMAP_VIRT_START + self.idt.maddr), IdtGate.SIZE * NR_VECTORS - 1)
         self.domains: dict[int, Domain] = {}
         self.last_domid = 0
         """The domid that was given last; none is given twice."""
@@ -134,6 +148,8 @@ class Hypervisor:
         """The end of the turn of `running`, if another wants the CPU."""
         self.nr_vcpus = 0
         """Of all domains."""
+        self._entry_limit = 0
+        """The instruction count at which Xen had something to do, when a vcpu was last scheduled."""
         self.contended = False
         """Another vcpu than the one that was last scheduled could run, too."""
         self.audit_every = 0
@@ -183,7 +199,7 @@ class Hypervisor:
 
     def now(self) -> int:
         """System time in ns."""
-        return self.cpu.count + self.cpu.tsc_offset
+        return self.cpu.tsc
 
     def guest_cr2(self, vcpu: Vcpu) -> Vaddr:
         """The CR2 that the guest sees."""
@@ -212,9 +228,11 @@ class Hypervisor:
             now = self.now()
             interrupted = now >= self.next_tick_ns
             due = timer.next_deadline_ns(self)
+            current = self.current
             if due is not None and due <= now:
                 timer.run_timers(self, now)
                 interrupted = True
+                current = None
             vcpu = self.running
             if vcpu is None or not vcpu.runnable or (now >= self.slice_end_ns and self._others_runnable(vcpu)):
                 vcpu = sched.pick_vcpu(self)
@@ -238,6 +256,10 @@ class Hypervisor:
                 self.crash_domain(vcpu, crash.reason)
                 continue
             self.contended = self._others_runnable(vcpu)
+            if vcpu is not current:
+                # Timers have fired, or are the other vcpu's.
+                due = timer.next_deadline_ns(self)
+            self._entry_limit = self._next_event_count(due)
             return vcpu
 
     def _others_runnable(self, vcpu: Vcpu) -> bool:
@@ -274,7 +296,8 @@ class Hypervisor:
     def enter(self, vcpu: Vcpu, limit: int, *, skip_stop_point: bool = False) -> Exit:
         """Run the current vcpu until an exit, at most to instruction count `limit`."""
         assert vcpu is self.current
-        return self.cpu.enter(min(limit, self._next_event_count()), skip_stop_point=skip_stop_point)
+        event = self._next_event_count(timer.next_deadline_ns(self))
+        return self.cpu.enter(min(limit, event), skip_stop_point=skip_stop_point)
 
     def spin(self, vcpu: Vcpu) -> bool:
         """Let time pass to Xen's next event, as if the current vcpu executed jumps to itself; it executes nothing.
@@ -288,7 +311,8 @@ class Hypervisor:
             and not sched.others_runnable(self, vcpu)
         ):
             return False
-        self.cpu.tsc_offset += max(0, self._next_event_count() - self.cpu.count)
+        event = self._next_event_count(timer.next_deadline_ns(self))
+        self.cpu.tsc_offset += max(0, event - self.cpu.count)
         return True
 
     def step(self, vcpu: Vcpu) -> Exit:
@@ -328,10 +352,9 @@ class Hypervisor:
         """What it means that `schedule` found nobody."""
         return RunEnd.IDLE if self.alive else RunEnd.SHUT_DOWN
 
-    def _next_event_count(self) -> int:
-        """The instruction count at which Xen itself has something to do."""
+    def _next_event_count(self, next_timer: int | None) -> int:
+        """The instruction count at which Xen itself has something to do; its first timer is due at `next_timer`."""
         due = self.next_tick_ns
-        next_timer = timer.next_deadline_ns(self)
         if next_timer is not None and next_timer < due:
             due = next_timer
         if self.contended and self.slice_end_ns < due:

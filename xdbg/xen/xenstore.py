@@ -35,7 +35,7 @@ from xdbg.abi.xenstore import (
 )
 
 from .domain import Domain
-from .event_channel import backend, notify
+from .event_channel import backend, notify_from_backend
 from .shared_ring import RingIndexError, RingLayout, is_plain_memory, put, store_u32, take
 from .xenstore_home import as_tool_stack, homes, make_home, make_store_keys
 from .xenstore_outbox import MAX_OUTSTANDING, Outbox
@@ -132,10 +132,15 @@ def read_as(domain: Domain, domid: int, path: str) -> Node | None:
 
 
 def release(domain: Domain) -> None:
-    """A domain is no more: its connection ends, and its keys go. Xen: destroy_domain(), libxl__destroy_domid()."""
+    """A domain is no more: its connection ends, and its keys go, wherever they are.
+
+    Xen: destroy_domain(), domain_tree_remove(), libxl__destroy_domid().
+    """
     domain.xenstore.ring = INVALID_MFN
     _break_off(domain, XENSTORE_ERROR_PROTO)
-    for path in homes(domain.domid):
+    nodes = domain.hv.xenstore_tree.nodes
+    owned = [path for path, node in nodes.items() if node.owner == domain.domid]
+    for path in (*homes(domain.domid), *owned):
         remove(domain, path)
 
 
@@ -156,7 +161,7 @@ def serve_xenstore(domain: Domain, _device: int = 0) -> None:
             break
         moved = True
     if moved:
-        notify(domain, state.port)
+        notify_from_backend(domain, BACKEND)
     _send_to_all(domain.hv)
 
 
@@ -170,7 +175,7 @@ def _send_to_all(hv: "Hypervisor") -> None:
     for domid in sorted(hv.domains):
         domain = hv.domains[domid]
         if domain.xenstore.outbox.messages and _send(domain):
-            notify(domain, domain.xenstore.port)
+            notify_from_backend(domain, BACKEND)
 
 
 def _receive(domain: Domain) -> bool:

@@ -68,8 +68,11 @@ def make_dom0(hv: "Hypervisor") -> None:
 
 
 def homes(domid: int) -> tuple[str, ...]:
-    """All that is kept for one domain."""
-    return domain_path(domid), _vm_path(domid), f"/libxl/{domid}"
+    """All folders that are kept for one domain; those of its devices' backends are domain 0's."""
+    dom0 = domain_path(DOMID_PRIVILEGED)
+    backends = (f"{dom0}/backend/{kind}/{domid}" for kind in ("console", "vbd"))
+    errors = f"{dom0}/error/backend/vbd/{domid}"
+    return domain_path(domid), _vm_path(domid), f"/libxl/{domid}", *backends, errors
 
 
 def _vm_path(domid: int) -> str:

@@ -33,6 +33,11 @@ void event_unmask(unsigned port);
 void event_send(unsigned port);
 bool event_pending(unsigned port);
 void event_clear(unsigned port);
+/* Makes a port that domain `domid` may bind, masked. */
+unsigned event_alloc(domid_t domid);
+void event_close(unsigned port);
+/* Sleeps until a port that is masked is pending, and clears it. */
+void event_wait(unsigned port);
 
 /* Calls the handlers of all pending ports: the event callback, unless the guest puts its own before it. */
 void events_take(struct regs *regs);

@@ -12,6 +12,7 @@
 #include <xen/callback.h>
 #include <xen/errno.h>
 #include <xen/event_channel.h>
+#include <xen/grant_table.h>
 #include <xen/physdev.h>
 #include <xen/sched.h>
 #include <xen/vcpu.h>
@@ -47,8 +48,10 @@ static inline unsigned long hypercall_get_debugreg(int reg) { return HYPERCALL(g
 static inline long hypercall_set_timer_op(uint64_t timeout_ns) { return HYPERCALL(set_timer_op, timeout_ns, 0, 0, 0); }
 static inline long hypercall_xen_version(unsigned cmd, void *arg) { return HYPERCALL(xen_version, cmd, arg, 0, 0); }
 static inline long hypercall_console_io(unsigned cmd, unsigned count, const char *text) { return HYPERCALL(console_io, cmd, count, text, 0); }
+static inline long hypercall_physdev_op(unsigned cmd, void *arg) { return HYPERCALL(physdev_op, cmd, arg, 0, 0); }
 static inline long hypercall_vcpu_op(unsigned cmd, unsigned vcpu, void *arg) { return HYPERCALL(vcpu_op, cmd, vcpu, arg, 0); }
 static inline long hypercall_sched_op(unsigned cmd, void *arg) { return HYPERCALL(sched_op, cmd, arg, 0, 0); }
 static inline long hypercall_event_channel_op(unsigned cmd, void *arg) { return HYPERCALL(event_channel_op, cmd, arg, 0, 0); }
+static inline long hypercall_grant_table_op(unsigned cmd, void *list, unsigned count) { return HYPERCALL(grant_table_op, cmd, list, count, 0); }
 
 #endif

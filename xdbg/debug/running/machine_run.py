@@ -163,6 +163,14 @@ class MachineRun:
             part.conclude(event)
         return events
 
+    def ask(self, parts: Sequence[Part]) -> list[StopEvent | None]:
+        """What has to be told although nothing may run, as after Ctrl-C, to those who have resumed their domains."""
+        self.idle = True
+        events = [part.begin() for part in parts]
+        for part, event in zip(parts, events, strict=True):
+            part.conclude(event)
+        return events
+
     def _slice(self, runs: Sequence[DomainRun], limit: int) -> dict[int, StopEvent]:
         """Stops by the identity of their run; none at the limit, when a domain is over, or when nothing can run.
 

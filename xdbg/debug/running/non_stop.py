@@ -53,13 +53,11 @@ class NonStop:
     @property
     def runs(self) -> bool:
         """Whether there is something to run or to tell."""
-        return (
-            bool(self._pending)
-            or self._interrupted
-            or self._has_nothing_left
-            or self._inferiors.domain.shutdown_code is not None
-            or not self._holding.all_stand
-        )
+        if self._pending or self._interrupted or self._has_nothing_left:
+            return True
+        if self._inferiors.domain.shutdown_code is not None:
+            return bool(self._inferiors.pids())
+        return not self._holding.all_stand
 
     def stands_after(self, stop: StopEvent) -> bool:
         """Whether the thread of a stop has not been resumed since."""
