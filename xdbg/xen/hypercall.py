@@ -15,7 +15,6 @@ from xdbg.abi.hypercalls import Hypercall
 from xdbg.machine.registers import R8, R9, R10, RAX, RDI, RDX, RSI
 
 from .domain import NR_HYPERCALLS
-from .entry import syscall_entered
 from .events import HypercallDone, HypercallEntered
 from .faults import GuestFault, HypercallError
 from .vcpu import Vcpu
@@ -85,10 +84,8 @@ def call(vcpu: Vcpu, number: int, args: tuple[int, ...], *, in_multicall: bool =
 
 
 def pv_hypercall(vcpu: Vcpu) -> None:
-    """A `syscall` from kernel mode: RIP is already behind it. Xen: pv_hypercall()."""
-    cpu = vcpu.domain.hv.cpu
-    gpr = cpu.gpr
-    syscall_entered(vcpu)
+    """A `syscall` from kernel mode: RIP is already behind it, and Xen entered. Xen: pv_hypercall()."""
+    gpr = vcpu.domain.hv.cpu.gpr
     result = call(
         vcpu,
         gpr[RAX],
