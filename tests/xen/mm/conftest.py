@@ -56,6 +56,7 @@ class StandInCpu:
 
     def set_ldt(self, base: int, limit: int, selector: int = 0) -> None:
         self.ldt = (base, limit)
+        self.ldt_selector = selector
 
     def set_gdt(self, base: int, limit: int) -> None:
         self.gdt = (base, limit)
