@@ -85,14 +85,13 @@ def return_to_guest(vcpu: Vcpu) -> None:
 
 
 def _deliver_nmi(vcpu: Vcpu) -> None:
-    """An NMI goes to its entry of the trap table; without one it is lost. Xen: process_nmi."""
+    """The NMI goes to its handler, and no other until the next iret; without a handler it is lost. Xen: process_nmi."""
     vcpu.nmi_pending = False
-    if vcpu.trap_table[Vector.NMI] is None:
-        return
-    inject(vcpu, Vector.NMI, None)
-    vcpu.nmi_masked = True
-    create_bounce_frame(vcpu, "trap")
-    vcpu.trap_bounce.flags = 0
+    if vcpu.trap_table[Vector.NMI] is not None:
+        vcpu.nmi_masked = True
+        inject(vcpu, Vector.NMI, None)
+        create_bounce_frame(vcpu, "trap")
+        vcpu.trap_bounce.flags = 0
 
 
 def deliver_upcall(vcpu: Vcpu) -> None:

@@ -120,9 +120,6 @@ class Vcpu:
     syscall_callback: Callback = field(default_factory=Callback)
     syscall32_callback: Callback = field(default_factory=Callback)
     sysenter_callback: Callback = field(default_factory=Callback)
-    nmi_pending: bool = False
-    """Another vcpu has sent an NMI. `nmi_masked`: the guest is in its handler, until it returns by iret."""
-    nmi_masked: bool = False
 
     # virtual machine state
     cr0: int = 0x80050033
@@ -155,6 +152,10 @@ class Vcpu:
     virq_ports: dict[int, int] = field(default_factory=dict)
     """VIRQ number -> port."""
 
+    nmi_pending: bool = False
+    """VCPUOP_send_nmi was called for it."""
+    nmi_masked: bool = False
+    """An NMI was delivered, and no iret has been made since. Xen: async_exception_mask."""
     check_events: bool = False
     """Something was made pending for this vcpu from outside its own exits: deliver before it runs next."""
 
