@@ -3,7 +3,8 @@
  * address, huge counts, numbers of no hypercall. The same calls in every run.
  *
  * Left out is what is meant to change the caller for good and needs no error to do it: the calls that end, block or
- * reset the domain, replace its stack, segment bases, callbacks, page tables or descriptor tables, or return to somewhere else.
+ * reset the domain, replace its stack, segment bases, callbacks, page tables or descriptor tables, or return to somewhere
+ * else.
  */
 #include "crash.h"
 
@@ -36,8 +37,8 @@ static const unsigned left_out[] = {
     __HYPERVISOR_set_trap_table, __HYPERVISOR_mmu_update,       __HYPERVISOR_set_gdt,        __HYPERVISOR_stack_switch,
     __HYPERVISOR_set_callbacks,  __HYPERVISOR_fpu_taskswitch,   __HYPERVISOR_set_debugreg,   __HYPERVISOR_console_io,
     __HYPERVISOR_sched_op_compat, __HYPERVISOR_vm_assist,       __HYPERVISOR_iret,           __HYPERVISOR_vcpu_op,
-    __HYPERVISOR_sched_op,       __HYPERVISOR_callback_op,      __HYPERVISOR_kexec_op,
-    __HYPERVISOR_set_segment_base,
+    __HYPERVISOR_sched_op,       __HYPERVISOR_callback_op,      __HYPERVISOR_kexec_op,      __HYPERVISOR_set_segment_base,
+    __HYPERVISOR_nmi_op,
 };
 
 static unsigned long sequence = 1;

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from xdbg.abi.callback import CallbackOp, CallbackRegister, CallbackUnregister
 from xdbg.abi.console import ConsoleIo
+from xdbg.abi.control import XenDomctl, XenPlatformOp, XenSysctl
 from xdbg.abi.event_channel import (
     EvtchnAllocUnbound,
     EvtchnBindInterdomain,
@@ -39,6 +40,14 @@ from xdbg.abi.grant_table import (
     GnttabUnmapAndReplace,
     GnttabUnmapGrantRef,
 )
+from xdbg.abi.hvm_op import (
+    HvmOp,
+    XenHvmGetMemType,
+    XenHvmGetTime,
+    XenHvmPagetableDying,
+    XenHvmParam,
+    XenHvmXentrace,
+)
 from xdbg.abi.hypercalls import Hypercall, SegBase, VmasstCmd, VmasstType
 from xdbg.abi.memory import (
     MEMOP_CMD_MASK,
@@ -58,6 +67,7 @@ from xdbg.abi.memory import (
     XenVnumaTopologyInfo,
 )
 from xdbg.abi.mmu import MmuextOpStruct
+from xdbg.abi.nmi import XenNmi, XennmiCallback
 from xdbg.abi.physdev import (
     PhysdevApic,
     PhysdevEoi,
@@ -227,6 +237,17 @@ _CALLBACK: Mapping[int, Show] = {
 }
 
 
+_NMI: Mapping[int, Show] = {XenNmi.REGISTER_CALLBACK: One(XennmiCallback)}
+_HVM: Mapping[int, Show] = {
+    HvmOp.SET_PARAM: One(XenHvmParam),
+    HvmOp.GET_PARAM: One(XenHvmParam),
+    HvmOp.PAGETABLE_DYING: One(XenHvmPagetableDying),
+    HvmOp.GET_TIME: One(XenHvmGetTime),
+    HvmOp.XENTRACE: One(XenHvmXentrace),
+    HvmOp.GET_MEM_TYPE: One(XenHvmGetMemType),
+}
+
+
 # -- the hypercalls
 
 
@@ -253,7 +274,7 @@ TABLE: Mapping[int, Row] = {
     Hypercall.SET_CALLBACKS: _row(event=number, failsafe=number, syscall=number),
     Hypercall.FPU_TASKSWITCH: _row(set=number),
     Hypercall.SCHED_OP_COMPAT: _row(Named(SchedOp), arg=number),
-    Hypercall.PLATFORM_OP: _row(op=number),
+    Hypercall.PLATFORM_OP: _row(op=One(XenPlatformOp)),
     Hypercall.SET_DEBUGREG: _row(reg=number, value=number),
     Hypercall.GET_DEBUGREG: _row(reg=number),
     Hypercall.UPDATE_DESCRIPTOR: _row(maddr=number, desc=segment_descriptor),
@@ -273,20 +294,22 @@ TABLE: Mapping[int, Row] = {
     Hypercall.SET_SEGMENT_BASE: _row(Named(SegBase), base=number),
     Hypercall.MMUEXT_OP: _row(uops=Array(MmuextOpStruct, 1), count=number, done=number, domid=domid),
     Hypercall.XSM_OP: _row(op=number),
-    Hypercall.NMI_OP: _row(cmd=number, arg=number),
+    Hypercall.NMI_OP: _row(Named(XenNmi), arg=BySubOp(_NMI)),
     Hypercall.SCHED_OP: _row(Named(SchedOp), arg=BySubOp(_SCHED)),
     Hypercall.CALLBACK_OP: _row(Named(CallbackOp), arg=BySubOp(_CALLBACK)),
     Hypercall.XENOPROF_OP: _row(op=number, arg=number),
     Hypercall.EVENT_CHANNEL_OP: _row(Named(EvtchnOp), arg=BySubOp(_EVTCHN)),
     Hypercall.PHYSDEV_OP: _row(Named(PhysdevOp), arg=BySubOp(_PHYSDEV)),
-    Hypercall.HVM_OP: _row(op=number, arg=number),
-    Hypercall.SYSCTL: _row(op=number),
-    Hypercall.DOMCTL: _row(op=number),
+    Hypercall.HVM_OP: _row(Named(HvmOp), arg=BySubOp(_HVM)),
+    Hypercall.SYSCTL: _row(op=One(XenSysctl)),
+    Hypercall.DOMCTL: _row(op=One(XenDomctl)),
     Hypercall.KEXEC_OP: _row(op=number, uarg=number),
     Hypercall.TMEM_OP: _row(ops=number),
     Hypercall.ARGO_OP: _row(cmd=number, arg1=number, arg2=number, arg3=number, arg4=number),
     Hypercall.XENPMU_OP: _row(op=number, arg=number),
     Hypercall.DM_OP: _row(domid=domid, nr_bufs=number, bufs=number),
     Hypercall.HYPFS_OP: _row(cmd=number, arg1=number, arg2=number, arg3=number, arg4=number),
+    Hypercall.ARCH_0: _row(mc=number),
+    Hypercall.ARCH_1: _row(op=One(XenDomctl)),
 }
 """What the arguments of each hypercall mean."""

@@ -4,6 +4,8 @@ Ports and how one becomes pending are in `event_channel`. An unprivileged domain
 channel is named by its domain and port, and must have been made for this domain by EVTCHNOP_alloc_unbound.
 """
 
+from typing import Final
+
 from xdbg.abi.errno import Errno
 from xdbg.abi.event_channel import (
     NR_VIRQS,
@@ -14,10 +16,13 @@ from xdbg.abi.event_channel import (
     EvtchnBindVcpu,
     EvtchnBindVirq,
     EvtchnClose,
+    EvtchnExpandArray,
+    EvtchnInitControl,
     EvtchnOp,
     EvtchnOpStruct,
     EvtchnReset,
     EvtchnSend,
+    EvtchnSetPriority,
     EvtchnStat,
     EvtchnStatus,
     EvtchnUnmask,
@@ -27,6 +32,7 @@ from xdbg.abi.hypercalls import Hypercall
 from xdbg.abi.mmu import DOMID_SELF
 
 from .domain import Domain
+from .domain_lookup import CONTROL_DOMID, target_domain
 from .event_channel import BACKEND_DOMID, BACKENDS, Port, clear_pending, notify, set_pending, unmask
 from .faults import HypercallError
 from .guest_access import read_struct, write_struct
@@ -34,6 +40,8 @@ from .hypercall import hypercall
 from .pirq import NR_PIRQS
 from .vcpu import Vcpu
 
+RESET_CONT: Final = 14
+"""EVTCHNOP_reset_cont: the command by which Xen itself goes on with a long reset; no guest's header has it."""
 _COMPAT = frozenset(range(EvtchnOp.UNMASK + 1))
 """Commands that the old form of the hypercall knows."""
 _PER_VCPU_VIRQS = frozenset({Virq.TIMER, Virq.DEBUG, Virq.XENOPROF, Virq.XENPMU})
@@ -57,14 +65,6 @@ def domain_by_id(vcpu: Vcpu, domid: int) -> Domain:
     domain = vcpu.domain.hv.domains.get(domid)
     if domain is None:
         raise HypercallError(Errno.ESRCH)
-    return domain
-
-
-def _own_domain(vcpu: Vcpu, domid: int) -> Domain:
-    """As `domain_by_id`, for what an unprivileged domain may do to itself alone: -EPERM for another."""
-    domain = domain_by_id(vcpu, domid)
-    if domain is not vcpu.domain:
-        raise HypercallError(Errno.EPERM)
     return domain
 
 
@@ -214,8 +214,8 @@ def destroy(domain: Domain) -> None:
 def do_event_channel_op(vcpu: Vcpu, cmd: int, arg: int) -> int:
     """HYPERVISOR_event_channel_op(cmd, arg): bind, notify, query and close event channels.
 
-    The FIFO ABI (init_control, expand_array, set_priority) is -ENOSYS, as from a Xen without it; kernels then use the
-    two-level ABI. Xen: common/event_channel.c.
+    The FIFO ABI (init_control, expand_array) is -EOPNOTSUPP, as from a Xen without it (CONFIG_EVTCHN_FIFO); a kernel
+    then uses the two-level ABI, which has no priorities. Xen: common/event_channel.c.
     """
     domain = vcpu.domain
     match cmd:
@@ -229,10 +229,17 @@ def do_event_channel_op(vcpu: Vcpu, cmd: int, arg: int) -> int:
             bind = read_struct(vcpu, arg, EvtchnBindVcpu)
             bind_vcpu(domain, bind.port, bind.vcpu)
         case EvtchnOp.RESET:
-            reset(_own_domain(vcpu, read_struct(vcpu, arg, EvtchnReset).dom))
+            reset(target_domain(vcpu, read_struct(vcpu, arg, EvtchnReset).dom))
+        case _ if cmd == RESET_CONT:
+            # How Xen goes on with a long reset. Here a reset is done at once, so there is none to go on with.
+            target_domain(vcpu, read_struct(vcpu, arg, EvtchnReset).dom)
+            raise HypercallError(Errno.EBUSY)
         case EvtchnOp.ALLOC_UNBOUND:
             alloc = read_struct(vcpu, arg, EvtchnAllocUnbound)
-            owner = _own_domain(vcpu, alloc.dom)
+            if alloc.dom != CONTROL_DOMID:
+                # Whether there is a free port is looked at first.
+                domain_by_id(vcpu, alloc.dom).event_channels.free_port()
+            owner = target_domain(vcpu, alloc.dom)
             remote = domain.domid if alloc.remote_dom == DOMID_SELF else alloc.remote_dom
             alloc.port = alloc_unbound(owner, remote)
             write_struct(vcpu, arg, alloc)
@@ -252,8 +259,20 @@ def do_event_channel_op(vcpu: Vcpu, cmd: int, arg: int) -> int:
             bind_pirq(read_struct(vcpu, arg, EvtchnBindPirq).pirq)
         case EvtchnOp.STATUS:
             query = read_struct(vcpu, arg, EvtchnStatus)
-            status(_own_domain(vcpu, query.dom), query)
+            if query.dom != CONTROL_DOMID:
+                # Whether there is such a port is looked at first.
+                domain_by_id(vcpu, query.dom).event_channels.port(query.port)
+            status(target_domain(vcpu, query.dom), query)
             write_struct(vcpu, arg, query)
+        case EvtchnOp.INIT_CONTROL:
+            read_struct(vcpu, arg, EvtchnInitControl)
+            raise HypercallError(Errno.EOPNOTSUPP)
+        case EvtchnOp.EXPAND_ARRAY:
+            read_struct(vcpu, arg, EvtchnExpandArray)
+            raise HypercallError(Errno.EOPNOTSUPP)
+        case EvtchnOp.SET_PRIORITY:
+            domain.event_channels.port(read_struct(vcpu, arg, EvtchnSetPriority).port)
+            raise HypercallError(Errno.ENOSYS)
         case _:
             raise HypercallError(Errno.ENOSYS)
     return 0

@@ -1,7 +1,7 @@
 """The NMI callback of a vcpu: nmi_op. Xen: arch/x86/pv/callback.c.
 
-It is entry 2 of the trap table under another name: what one sets, the other sees. No NMI ever comes: a domU gets one
-only by VCPUOP_send_nmi.
+It is entry 2 of the trap table under another name: what one sets, the other sees. A domU gets an NMI by
+VCPUOP_send_nmi only.
 """
 
 from xdbg.abi.errno import Errno

@@ -20,6 +20,7 @@ from xdbg.abi.shared_info import SharedInfo, VcpuInfo
 from xdbg.abi.vcpu import Runstate
 
 from .domain import Domain
+from .domain_lookup import domain_exists
 from .events import MemoryWritten
 from .faults import HypercallError
 from .guest_access import address_ok, copy_from_guest, read_struct
@@ -141,7 +142,7 @@ def poll(vcpu: Vcpu, ports: int, nr_ports: int, timeout_ns: int) -> None:
     """
     if nr_ports > MAX_POLL_PORTS:
         raise HypercallError(Errno.EINVAL)
-    if nr_ports and not address_ok(ports, nr_ports * 4):
+    if not address_ok(ports):
         raise HypercallError(Errno.EFAULT)
     if events_need_delivery(vcpu):
         return
@@ -220,7 +221,7 @@ def do_sched_op(vcpu: Vcpu, cmd: int, arg: int) -> int:
             request = read_struct(vcpu, arg, SchedPoll)
             poll(vcpu, request.ports, request.nr_ports, request.timeout)
         case SchedOp.REMOTE_SHUTDOWN:
-            if read_struct(vcpu, arg, SchedRemoteShutdown).domain_id not in domain.hv.domains:
+            if not domain_exists(vcpu, read_struct(vcpu, arg, SchedRemoteShutdown).domain_id):
                 raise HypercallError(Errno.ESRCH)
             raise HypercallError(Errno.EPERM)
         case SchedOp.WATCHDOG:

@@ -152,6 +152,10 @@ class Vcpu:
     virq_ports: dict[int, int] = field(default_factory=dict)
     """VIRQ number -> port."""
 
+    nmi_pending: bool = False
+    """VCPUOP_send_nmi was called for it."""
+    nmi_masked: bool = False
+    """An NMI was delivered, and no iret has been made since. Xen: async_exception_mask."""
     check_events: bool = False
     """Something was made pending for this vcpu from outside its own exits: deliver before it runs next."""
 

@@ -102,6 +102,10 @@ def do_vcpu_op(vcpu: Vcpu, cmd: int, vcpuid: int, arg: int) -> int:
         case VcpuOp.REGISTER_VCPU_TIME_MEMORY_AREA:
             target.time_area = _area(read_struct(vcpu, arg, VcpuRegisterTimeMemoryArea).addr.v, VcpuTimeInfo)
             update_time_info(target, vcpu)
+        case VcpuOp.SEND_NMI:
+            if arg:
+                raise HypercallError(Errno.EINVAL)
+            target.nmi_pending = target.check_events = True
         case VcpuOp.GET_PHYSID:
             # For a domain whose vcpus are pinned to physical CPUs.
             raise HypercallError(Errno.EINVAL)

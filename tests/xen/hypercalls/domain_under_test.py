@@ -97,8 +97,10 @@ class DomainUnderTest:
         self.hv.ram.write((self.mfn(STACK) + 1) * PAGE_SIZE - len(frame), frame)
         cpu.gpr[RSP] = self.va(STACK) + PAGE_SIZE - len(frame)
         self.vcpu.context = cpu.save()
-        self.vcpu.is_up = True
+        self.vcpu.is_initialised = self.vcpu.is_up = True
         self._offset = 0
+        self._stored: dict[int, bytes] = {}
+        """What was put where."""
 
     @property
     def vcpu(self) -> Vcpu:
@@ -149,6 +151,7 @@ class DomainUnderTest:
         data = self.encode(argument)
         vaddr = self._find_room(argument.place, len(data))
         self._write(vaddr, data)
+        self._stored[vaddr] = data
         return vaddr
 
     def encode(self, argument: Put) -> bytes:
@@ -229,7 +232,7 @@ class DomainUnderTest:
 
     def _compare(self, row: Row, argument: Put, vaddr: int, observer: _Writes) -> list[str]:
         """The first structure, after the call, against what the row says."""
-        before = self.encode(argument)
+        before = self._stored[vaddr]
         after = self.read(vaddr, len(before))
         before = before[: len(after)]
         wrong = []

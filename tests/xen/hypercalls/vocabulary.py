@@ -81,7 +81,7 @@ class Put:
 
 @dataclass(frozen=True)
 class Fields:
-    """A structure of `kind` with these fields; dots lead into unions; all else is 0."""
+    """A structure of `kind` with these fields; dots lead into unions; all else is 0. A `Put` is a pointer to it."""
 
     kind: type[Any]
     values: Mapping[str, Any]
@@ -89,7 +89,7 @@ class Fields:
     def build(self, guest: "DomainUnderTest") -> bytes:
         value = self.kind()
         for path, given in self.values.items():
-            set_field(value, path, given if isinstance(given, bytes) else known(guest, given))
+            set_field(value, path, given if isinstance(given, bytes) else guest.place(given))
         return value.to_bytes()
 
 
