@@ -318,7 +318,7 @@ static void event_channel_op(struct call *call)
         words[0] = random_port();
         break;
     case EVTCHNOP_reset:
-        words[0] = 2 + random_below(4);
+        words[0] = 16 + random_value() % 0x7fe0; /* not this one */
         break;
     case EVTCHNOP_bind_interdomain:
     case EVTCHNOP_alloc_unbound:

@@ -9,6 +9,8 @@
 #include <pv/events.h>
 #include <pv/hypercall.h>
 
+extern char entry_stubs[256][16], entry_event[], entry_syscall[], entry_failsafe[], kernel_stack_top[];
+
 unsigned long faults_survived;
 
 static unsigned long resume_at, resume_sp;
@@ -40,14 +42,28 @@ static void swallow(struct regs *regs)
     regs->rflags &= ~RFLAGS_IF;
 }
 
+static struct trap_info table[33];
+
 void guard_restore(void)
 {
-    traps_init();
-    for (unsigned vector = 0; vector < 32; vector++)
-        trap_set(vector, GATE_DPL3 | GATE_MASKS_EVENTS, survive);
-    trap_set(VECTOR_EVENT, 0, swallow);
-    trap_set(VECTOR_SYSCALL, 0, survive);
-    trap_set(VECTOR_FAILSAFE, 0, survive);
+    static const struct {
+        unsigned type, flags;
+        const char *entry;
+    } callbacks[] = {
+        {CALLBACKTYPE_event, 0, entry_event},
+        {CALLBACKTYPE_failsafe, CALLBACKF_mask_events, entry_failsafe},
+        {CALLBACKTYPE_syscall, CALLBACKF_mask_events, entry_syscall},
+    };
+
+    if (hypercall_set_trap_table(NULL) || hypercall_set_trap_table(table))
+        fail("set_trap_table");
+    for (unsigned i = 0; i < sizeof(callbacks) / sizeof(callbacks[0]); i++) {
+        struct callback_register callback = {.type = callbacks[i].type, .flags = callbacks[i].flags, .address = (unsigned long)callbacks[i].entry};
+
+        if (hypercall_callback_op(CALLBACKOP_register, &callback))
+            fail("callback_op refuses type %u", callback.type);
+    }
+    kernel_stack_set(kernel_stack_top);
     shared_info->vcpu_info[0].evtchn_upcall_mask = 1;
 }
 
@@ -58,6 +74,15 @@ void guard_init(void)
     iret_stack = (char *)page_alloc() + PAGE_SIZE;
     /* Whatever a call will say later, the domain powers off with this. */
     hypercall_sched_op(SCHEDOP_shutdown_code, &code);
+    for (unsigned vector = 0; vector < 32; vector++) {
+        trap_set(vector, GATE_DPL3 | GATE_MASKS_EVENTS, survive);
+        table[vector] = (struct trap_info){
+            .vector = vector, .flags = GATE_DPL3 | GATE_MASKS_EVENTS, .cs = FLAT_KERNEL_CS, .address = (unsigned long)entry_stubs[vector],
+        };
+    }
+    trap_set(VECTOR_EVENT, 0, swallow);
+    trap_set(VECTOR_SYSCALL, 0, survive);
+    trap_set(VECTOR_FAILSAFE, 0, survive);
     guard_restore();
 }
 

@@ -9,6 +9,7 @@
 #include <xen/grant_table.h>
 #include <xen/memory.h>
 
+#define VIRT_BASE_ADDRESS ((unsigned long)VIRT_BASE)
 #define FUZZ_SLOTS 16     /* entries of the kernel's L2 that are free for tables of the pool */
 #define FIRST_FUZZ_SLOT 64
 #define KERNEL_L3_SLOT 510
@@ -20,6 +21,7 @@ struct pool_page pool[NR_POOL];
 unsigned long arena_unmapped;
 
 static unsigned long kernel_l4, kernel_l3, kernel_l2; /* mfns */
+static const uint64_t *l2;                            /* in virtual memory: the M2P may be wrong later */
 static unsigned long other_frames[8];
 static unsigned nr_other_frames;
 static unsigned long essential[MAX_FRAMES / 64];      /* a bit for each frame that is in use for good */
@@ -37,13 +39,6 @@ unsigned long boot_l4(void)
     return kernel_l4;
 }
 
-static long set_entry(unsigned long table, unsigned slot, uint64_t value)
-{
-    struct mmu_update update = {.ptr = table * PAGE_SIZE + slot * 8, .val = value};
-
-    return hypercall_mmu_update(&update, 1);
-}
-
 static long extended_op(unsigned cmd, unsigned long mfn)
 {
     struct mmuext_op op = {.cmd = cmd, .arg1.mfn = mfn};
@@ -59,7 +54,6 @@ static long remap(struct pool_page *page, int prot)
 /* Whether the domain builder has mapped a page of the kernel half. */
 static bool is_mapped(const char *va)
 {
-    const uint64_t *l2 = mfn_to_va(kernel_l2);
     uint64_t entry = l2[(unsigned long)va >> 21 & 511];
     const uint64_t *l1;
 
@@ -97,6 +91,7 @@ void memory_init(void)
     kernel_l3 = frame_of(l4[511]);
     l3 = mfn_to_va(kernel_l3);
     kernel_l2 = frame_of(l3[KERNEL_L3_SLOT]);
+    l2 = mfn_to_va(kernel_l2);
     for (unsigned i = 0; i < NR_POOL; i++) {
         pool[i].va = page_alloc();
         pool[i].mfn = va_to_mfn(pool[i].va);
@@ -139,11 +134,8 @@ static unsigned long essential_frame(void)
         return kernel_l3;
     case 2:
         return kernel_l2;
-    case 3: {
-        const uint64_t *l2 = mfn_to_va(kernel_l2);
-
+    case 3:
         return frame_of(l2[random_below(NR_KERNEL_SLOTS)]);
-    }
     case 4:
         return va_to_mfn(_text + random_below(_etext - _text));
     default:
@@ -213,7 +205,7 @@ uint64_t random_entry(void)
     case 1:
         return kernel_l3 * PAGE_SIZE + random_below(KERNEL_L3_SLOT) * 8;
     case 2:
-        return kernel_l4 * PAGE_SIZE + random_below(511) * 8;
+        return kernel_l4 * PAGE_SIZE + (one_in(2) ? 1 + random_below(254) : 256 + random_below(255)) * 8;
     case 3:
         return random_value() & 0xfff; /* frame 0: nobody's */
     case 4:
@@ -226,11 +218,15 @@ uint64_t random_entry(void)
 unsigned long random_slot(void)
 {
     switch (random_below(12)) {
-    case 0:
-        return bad_pointer();
+    case 0: {
+        unsigned long va = bad_pointer();
+
+        /* What bad_pointer() counts on must stay unmapped. */
+        return va / PAGE_SIZE == arena_unmapped / PAGE_SIZE ? VIRT_BASE_ADDRESS - PAGE_SIZE : va;
+    }
     case 1:
     case 2:
-        return (unsigned long)VIRT_BASE + (FIRST_FUZZ_SLOT + random_below(FUZZ_SLOTS)) * 0x200000ul + random_below(512) * PAGE_SIZE;
+        return VIRT_BASE_ADDRESS + (FIRST_FUZZ_SLOT + random_below(FUZZ_SLOTS)) * 0x200000ul + random_below(512) * PAGE_SIZE;
     case 3:
         return random_below(256) * (1ul << 39) + random_below(512) * PAGE_SIZE;
     default:
@@ -244,7 +240,7 @@ unsigned long bad_pointer(void)
 {
     static const unsigned long bad[] = {
         1, 0xfff, 0x10000000, 0x7fffffffffff, 0x800000000000, 0x1234567890abcdef, 0xffff820000000000, 0xffff830000000000,
-        0xffff87fffffffff8, 0xffff880000000000, 0xfffffffffffff000, 0xfffffffffffffff8, 1ul << 63,
+        0xffff87fffffffff8, 0xfffffffffffff000, 0xfffffffffffffff8, 1ul << 63,
     };
 
     return one_in(4) ? arena_unmapped + random_below(PAGE_SIZE) : PICK(bad);
@@ -307,15 +303,26 @@ static long reservation(unsigned op, xen_pfn_t *frames, unsigned count)
     return HYPERCALL(memory_op, op, &request, 0, 0);
 }
 
+/* Zeroes entries of a table; what Xen refuses stays. */
+static void clear_entries(unsigned long table, unsigned first, unsigned end)
+{
+    static struct mmu_update list[128];
+
+    while (first < end) {
+        unsigned count = 0;
+
+        for (; count < sizeof(list) / sizeof(list[0]) && first < end; first++)
+            list[count++].ptr = table * PAGE_SIZE + first * 8;
+        hypercall_mmu_update(list, count);
+    }
+}
+
 static void clear_links(void)
 {
-    for (unsigned i = 0; i < FUZZ_SLOTS; i++)
-        set_entry(kernel_l2, FIRST_FUZZ_SLOT + i, 0);
-    for (unsigned i = 0; i < KERNEL_L3_SLOT; i++)
-        set_entry(kernel_l3, i, 0);
-    for (unsigned i = 0; i < 511; i++)
-        if (i < 256 || i > 271)
-            set_entry(kernel_l4, i, 0);
+    clear_entries(kernel_l2, FIRST_FUZZ_SLOT, FIRST_FUZZ_SLOT + FUZZ_SLOTS);
+    clear_entries(kernel_l3, 0, KERNEL_L3_SLOT);
+    clear_entries(kernel_l4, 0, 256);
+    clear_entries(kernel_l4, 272, 511);
 }
 
 void memory_reset(void)

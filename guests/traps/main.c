@@ -6,8 +6,8 @@
  * all vectors compares what it is given with what the table expects, checks the frame (segment selectors, the stack it
  * lies on, the upcall mask before and now), and goes on with the next.
  *
- * Not here: #SS, #AC and #XM (the engine raises none of them), #NMI, #DF, #MC (not a guest's to raise), icebp, and the
- * exception without a handler, which is the end of a domain (see crash).
+ * Not here: #SS, #AC, #XM and icebp (see cpu), #NMI, #DF, #MC (not a guest's to raise), and the exception without a
+ * handler, which is the end of a domain (see crash).
  *
  * Expect: exit 0
  * Expect-output: 56 probes, 0 wrong

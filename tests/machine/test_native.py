@@ -75,7 +75,7 @@ for _source in (
     "movups [rsp], xmm0",
     "pshufb xmm0, [rbp + 1]",
     "pcmpestri xmm0, [rbp], 1",
-    "lock cmpxchg [rbp], rcx",
+    ".byte 0xf0; cmpxchg [rbp], rcx",
     "cli",
     "hlt",
     "rdmsr",
@@ -149,6 +149,47 @@ case("AC set by popf", f"{_LOAD}; {_SET_AC}; inc ebx; {_LOAD}")
 case("AC set and cleared by popf", f"{_SET_AC}; inc ebx; {_CLEAR_AC}; {_LOAD}; {_SET_AC}; inc ebx; jmp 1f; 1: {_LOAD}")
 case("AC in a loop", f"mov ecx, 3; 1: {_LOAD}; {_SET_AC}; {_CLEAR_AC}; dec ecx; jnz 1b; {_SET_AC}; {_LOAD}")
 
+
+for _source in (
+    ".byte 0xf0; mov [rdi], eax",
+    ".byte 0xf0; test [rdi], eax",
+    ".byte 0xf0; cmp [rdi], eax",
+    ".byte 0xf0; add eax, eax",
+    ".byte 0xf0; bt [rdi], eax",
+    ".byte 0xf0; shl dword ptr [rdi], 1",
+    ".byte 0xf0; lea eax, [rdi]",
+    ".byte 0xf0; push rax",
+    ".byte 0xf0; movups xmm0, [rdi]",
+    ".byte 0xf0; add [rdi], eax",
+    ".byte 0xf0; sbb byte ptr [rdi], 1",
+    ".byte 0xf0; bts dword ptr [rdi], 3",
+    ".byte 0xf0; neg qword ptr [rdi]",
+    ".byte 0xf0; dec word ptr [rdi]",
+    "xchg [rdi], eax",
+    ".byte 0xf0; xchg [rdi], ax",
+    ".byte 0xf0; cmpxchg16b [rdi]",
+    ".byte 0xf0, 0x90",
+    ".byte 0xc6, 0xf8, 0; nop",
+    ".byte 0x8f, 0xc8; nop",
+    ".byte 0x66, 0x0f, 0xae, 0xf0",
+    ".byte 0x0f, 0xff, 0",
+    ".byte 0x0f, 0xb9, 0",
+    ".byte 0x8d, 0xc0",
+    ".byte 0x8e, 0xc8",
+    ".byte 0xce",
+    ".byte 0x06",
+    ".byte 0xd6",
+    ".byte 0x0f, 0x0f, 0xc0, 0x9e",
+    ".byte 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x90; nop",
+    ".byte 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x90; nop",
+    "monitor",
+    "mwait",
+    "clac",
+    ".byte 0x0f, 0x35",
+    ".byte 0x48, 0x0f, 0x07",
+    "smsw eax",
+):
+    case(f"valid or not: {_source}", _source, rdi=DATA, data=bytes(range(64)))
 
 _SINGLES = (
     (1, 2, 3, 4),

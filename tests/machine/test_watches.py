@@ -318,3 +318,13 @@ def test_overlapping_watches_are_all_found_however_long_one_is(guest):
     result = machine.run_to_end()
     assert isinstance(result, WatchExit)
     assert result.watches == (Watch(FRAME + 2000, 1, Access.WRITE, owner=2), long)
+
+
+def test_the_second_half_of_a_load_of_16_bytes_is_seen(guest):
+    made = guest(f"movups xmm0, [{DATA}]; movsd xmm0, [{DATA}]; ucomisd xmm0, [{DATA}]; syscall")
+    maddr = made.ram.read_u64(made.pte_maddr(DATA)) & 0xF_FFFF_F000
+    watch = Watch(maddr + 8, 8, Access.READ)
+    made.cpu.watches.add(watch)
+    assert made.run_to_end() == WatchExit((watch,), maddr + 8, 8, write=False)
+    assert made.cpu.count == 1
+    assert isinstance(made.run_to_end(), SyscallExit)

@@ -28,7 +28,7 @@ from xdbg.abi.event_channel import (
 )
 from xdbg.abi.hypercalls import Hypercall
 from xdbg.abi.mmu import DOMID_SELF
-from xdbg.xen import event_channel
+from xdbg.xen import event_channel, event_channel_op
 from xdbg.xen.event_channel import MAX_PORT, set_pending
 from xdbg.xen.events import EventPending, MemoryWritten
 from xdbg.xen.faults import HypercallError
@@ -48,9 +48,10 @@ def op(guest: Any, cmd: int, **fields: int) -> tuple[int, Any]:
         EvtchnOp.BIND_VCPU: EvtchnBindVcpu,
         EvtchnOp.UNMASK: EvtchnUnmask,
         EvtchnOp.RESET: EvtchnReset,
+        event_channel_op.RESET_CONT: EvtchnReset,
         EvtchnOp.INIT_CONTROL: EvtchnInitControl,
         EvtchnOp.SET_PRIORITY: EvtchnSetPriority,
-    }[EvtchnOp(cmd)]
+    }[cmd]
     return guest.call(Hypercall.EVENT_CHANNEL_OP, cmd, guest.put(kind(**fields))), guest.get(kind)
 
 
@@ -349,3 +350,98 @@ def test_no_argument_makes_anything_but_an_errno_or_a_port(guest: Any, calls: li
         if port.state == EvtchnStat.INTERDOMAIN and port.backend is None:
             far = guest.hv.domains[port.remote_domid].event_channels.ports[port.remote_port]
             assert (far.state, far.remote_port) == (EvtchnStat.INTERDOMAIN, number)
+
+
+FREE, BEYOND = 63, 64
+"""Ports that nobody has taken, in a bucket that exists and in one that does not."""
+
+
+@pytest.mark.parametrize(
+    ("cmd", "fields", "errno"),
+    [
+        (EvtchnOp.ALLOC_UNBOUND, {"dom": 2, "remote_dom": 1}, Errno.EPERM),
+        (EvtchnOp.ALLOC_UNBOUND, {"dom": 0, "remote_dom": 1}, Errno.EPERM),
+        (EvtchnOp.ALLOC_UNBOUND, {"dom": 77, "remote_dom": 1}, Errno.ESRCH),
+        (EvtchnOp.BIND_INTERDOMAIN, {"remote_dom": 77, "remote_port": 1}, Errno.ESRCH),
+        (EvtchnOp.BIND_INTERDOMAIN, {"remote_dom": 2, "remote_port": FREE}, Errno.EINVAL),
+        (EvtchnOp.BIND_INTERDOMAIN, {"remote_dom": 2, "remote_port": BEYOND}, Errno.EINVAL),
+        (EvtchnOp.BIND_INTERDOMAIN, {"remote_dom": 0, "remote_port": 1}, Errno.EINVAL),
+        (EvtchnOp.BIND_INTERDOMAIN, {"remote_dom": DOMID_SELF, "remote_port": 0}, Errno.EINVAL),
+        (EvtchnOp.BIND_VIRQ, {"virq": 24, "vcpu": 0}, Errno.EINVAL),
+        (EvtchnOp.BIND_VIRQ, {"virq": 0xFFFF_FFFF, "vcpu": 0}, Errno.EINVAL),
+        (EvtchnOp.BIND_VIRQ, {"virq": Virq.CONSOLE, "vcpu": 1}, Errno.EINVAL),
+        (EvtchnOp.BIND_VIRQ, {"virq": Virq.DEBUG, "vcpu": 1}, Errno.ENOENT),
+        (EvtchnOp.BIND_VIRQ, {"virq": Virq.TIMER, "vcpu": 0xFFFF_FFFF}, Errno.ENOENT),
+        (EvtchnOp.BIND_IPI, {"vcpu": 1}, Errno.ENOENT),
+        (EvtchnOp.BIND_PIRQ, {"pirq": 55}, Errno.EPERM),
+        (EvtchnOp.BIND_PIRQ, {"pirq": 56}, Errno.EINVAL),
+        (EvtchnOp.BIND_PIRQ, {"pirq": 0xFFFF_FFFF}, Errno.EINVAL),
+        (EvtchnOp.CLOSE, {"port": 0}, Errno.EINVAL),
+        (EvtchnOp.CLOSE, {"port": FREE}, Errno.EINVAL),
+        (EvtchnOp.CLOSE, {"port": BEYOND}, Errno.EINVAL),
+        (EvtchnOp.SEND, {"port": 0}, Errno.EINVAL),
+        (EvtchnOp.SEND, {"port": FREE}, Errno.EINVAL),
+        (EvtchnOp.SEND, {"port": BEYOND}, Errno.EINVAL),
+        (EvtchnOp.UNMASK, {"port": BEYOND}, Errno.EINVAL),
+        (EvtchnOp.BIND_VCPU, {"port": FREE, "vcpu": 0}, Errno.EINVAL),
+        (EvtchnOp.BIND_VCPU, {"port": BEYOND, "vcpu": 0}, Errno.EINVAL),
+        (EvtchnOp.BIND_VCPU, {"port": BEYOND, "vcpu": 1}, Errno.ENOENT),
+        (EvtchnOp.STATUS, {"dom": DOMID_SELF, "port": BEYOND}, Errno.EINVAL),
+        (EvtchnOp.STATUS, {"dom": 2, "port": 0}, Errno.EPERM),
+        (EvtchnOp.STATUS, {"dom": 2, "port": BEYOND}, Errno.EINVAL),
+        (EvtchnOp.STATUS, {"dom": 0, "port": 1}, Errno.EPERM),
+        (EvtchnOp.STATUS, {"dom": 77, "port": 1}, Errno.ESRCH),
+        (EvtchnOp.RESET, {"dom": 2}, Errno.EPERM),
+        (EvtchnOp.RESET, {"dom": 0}, Errno.EPERM),
+        (EvtchnOp.RESET, {"dom": 77}, Errno.ESRCH),
+        (event_channel_op.RESET_CONT, {"dom": DOMID_SELF}, Errno.EBUSY),
+        (event_channel_op.RESET_CONT, {"dom": 2}, Errno.EPERM),
+    ],
+)
+def test_what_is_refused_changes_nothing(guest: Any, neighbour: Any, cmd: Any, fields: Any, errno: Any) -> None:
+    before = [repr(party.domain.event_channels) for party in (guest, neighbour)]
+    assert op(guest, cmd, **fields)[0] == -errno
+    assert [repr(party.domain.event_channels) for party in (guest, neighbour)] == before
+
+
+@pytest.mark.parametrize("dom", [DOMID_SELF, 1])
+def test_a_port_that_is_free_is_closed_and_unmasking_it_is_no_error(guest: Any, dom: Any) -> None:
+    for port in (0, FREE):
+        assert status(guest, port).status == EvtchnStat.CLOSED
+        assert op(guest, EvtchnOp.STATUS, dom=dom, port=port)[0] == 0
+        assert op(guest, EvtchnOp.UNMASK, port=port)[0] == 0
+
+
+def test_a_virq_can_not_be_sent_by_the_guest(guest: Any) -> None:
+    _, bind = op(guest, EvtchnOp.BIND_VIRQ, virq=Virq.DEBUG, vcpu=0)
+    assert op(guest, EvtchnOp.SEND, port=bind.port)[0] == -Errno.EINVAL
+    assert not pending(guest, bind.port)
+
+
+def test_a_domain_that_has_shut_down_keeps_its_channels(guest: Any, neighbour: Any) -> None:
+    _, alloc = op(neighbour, EvtchnOp.ALLOC_UNBOUND, dom=DOMID_SELF, remote_dom=guest.domain.domid)
+    fields = {"remote_dom": neighbour.domain.domid, "remote_port": alloc.port}
+    guest.hv.shutdown_domain(neighbour.domain, 0)
+    result, bind = op(guest, EvtchnOp.BIND_INTERDOMAIN, **fields)
+    assert result == 0
+    assert op(guest, EvtchnOp.SEND, port=bind.local_port)[0] == 0
+    assert pending(neighbour, alloc.port)
+    event_channel_op.destroy(neighbour.domain)
+    near = status(guest, bind.local_port)
+    assert (near.status, near.u.unbound.dom) == (EvtchnStat.UNBOUND, neighbour.domain.domid)
+    assert op(guest, EvtchnOp.SEND, port=bind.local_port)[0] == 0
+    assert op(guest, EvtchnOp.BIND_INTERDOMAIN, **fields)[0] == -Errno.EINVAL
+
+
+def test_the_far_ends_vcpu_is_the_one_that_is_told(guest: Any, neighbour: Any) -> None:
+    neighbour.add_vcpu()
+    _, alloc = op(neighbour, EvtchnOp.ALLOC_UNBOUND, dom=DOMID_SELF, remote_dom=guest.domain.domid)
+    assert op(neighbour, EvtchnOp.BIND_VCPU, port=alloc.port, vcpu=1)[0] == 0
+    _, bind = op(guest, EvtchnOp.BIND_INTERDOMAIN, remote_dom=neighbour.domain.domid, remote_port=alloc.port)
+    op(guest, EvtchnOp.SEND, port=bind.local_port)
+    assert [neighbour.info(number).evtchn_upcall_pending for number in (0, 1)] == [0, 1]
+    op(guest, EvtchnOp.CLOSE, port=bind.local_port)
+    assert status(neighbour, alloc.port).vcpu == 1, "an unbound port keeps its vcpu"
+    op(neighbour, EvtchnOp.CLOSE, port=alloc.port)
+    _, again = op(neighbour, EvtchnOp.ALLOC_UNBOUND, dom=DOMID_SELF, remote_dom=guest.domain.domid)
+    assert (again.port, status(neighbour, again.port).vcpu) == (alloc.port, 0), "a closed one does not"

@@ -66,7 +66,7 @@ enum special {
     SPECIAL_RDPMC,
     SPECIAL_ICEBP,
     SPECIAL_SYSENTER,
-    SPECIAL_VEX,
+    SPECIAL_INVALID, /* #UD, which the engine takes for something: AVX, a misplaced LOCK, ... */
     /* left to the engine, but in blocks of their own that are looked at each time */
     SPECIAL_FLAGS, /* may load RFLAGS.AC: popf, iret */
     SPECIAL_MXCSR, /* loads or stores MXCSR */

@@ -15,9 +15,13 @@ be read and written at will. The engine's peculiarities end here; what the layer
 * The order of events at one place: deadline, then stop point, then the guest's own breakpoint, then the instruction's
   own exit.
 
-Known differences from hardware: #AC and SSE's #XM are never raised; a stack access to a non-canonical address is #GP,
-not #SS; a near jump to one faults at the target; a read-modify-write of a page that is not present faults as a read.
-AVX (VEX, EVEX) is #UD, as are RDRAND, XSAVE, FSGSBASE.
+AVX (VEX, EVEX), RDRAND, XSAVE, FSGSBASE, BMI, TSX are #UD: the processor is older.
+
+Known differences from hardware: a read-modify-write of a page that is not present faults as a read; an access that runs
+on from the low half of the address space into what is not canonical is #PF, if its last page is not present, and not
+#GP; a call to a non-canonical address has written below the stack pointer before it faults; SSE does not notice
+denormal operands (DE), nor tiny results that are exact (UE); fxsave is #GP and not #AC where it is misaligned by less
+than 4; `mov` to and from CR1 and CR5-CR7 is #GP, not #UD; a far return without REX.W looks at 32 bits of RSP.
 """
 
 import ctypes

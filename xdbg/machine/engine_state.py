@@ -59,7 +59,9 @@ HFLAGS: Final = 176
 SEGMENTS: Final = 184
 SEGMENT_SIZE: Final = 24
 LDT: Final = SEGMENTS + 6 * SEGMENT_SIZE
+TR: Final = LDT + SEGMENT_SIZE
 GDT: Final = LDT + 2 * SEGMENT_SIZE
+IDT: Final = LDT + 3 * SEGMENT_SIZE
 CR: Final = LDT + 4 * SEGMENT_SIZE
 
 # In CPUState.
@@ -160,7 +162,7 @@ def enter_long_mode(library: ctypes.CDLL, handle: ctypes.c_void_p) -> None:
     msr = Msr(_MSR_EFER, 0xD01)  # NXE LMA LME SCE
     check(library.uc_reg_write(handle, _REG_MSR, ctypes.byref(msr)), "EFER")
     write_register(library, handle, _REG_CR4, 0x620)  # OSXMMEXCPT OSFXSR PAE
-    write_register(library, handle, _REG_CR0, 0x8001_0033)  # PG WP NE ET MP PE
+    write_register(library, handle, _REG_CR0, 0x8005_0033)  # PG AM WP NE ET MP PE
 
 
 def locate(library: ctypes.CDLL, handle: ctypes.c_void_p) -> EngineState:

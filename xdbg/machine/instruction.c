@@ -61,22 +61,42 @@ static uint8_t two_byte(uint8_t opcode)
     }
 }
 
-/* How many bytes the instruction may load at one address in several parts of at most 8; 0: in one part. */
-static uint8_t load_parts(uint8_t opcode, bool two_byte_map, bool scalar, uint8_t modrm)
+/* Does an SSE instruction load 16 bytes? `prefix` is its mandatory prefix. */
+static bool loads_16(uint8_t map, uint8_t opcode, uint8_t prefix)
+{
+    bool packed = prefix == 0 || prefix == 0x66;
+
+    if (map == 2)
+        return prefix == 0x66 && !((opcode >= 0x20 && opcode <= 0x25) || (opcode >= 0x30 && opcode <= 0x35)) && opcode < 0xf0;
+    if (map == 3)
+        return prefix == 0x66 && opcode != 0x0a && opcode != 0x0b && !(opcode >= 0x20 && opcode <= 0x22);
+    switch (opcode) {
+    case 0x10: case 0x14: case 0x15: case 0x28: case 0x51 ... 0x59: case 0x5c ... 0x5f: case 0xc2: case 0xc6:
+        return packed;
+    case 0x5b: case 0x7c: case 0x7d: case 0xd0:
+        return true;
+    case 0x2c: case 0x2d: case 0x5a: case 0x60 ... 0x6d: case 0x74 ... 0x76: case 0xd1 ... 0xd5: case 0xd8 ... 0xe5:
+    case 0xe8 ... 0xef: case 0xf1 ... 0xf6: case 0xf8 ... 0xfe:
+        return prefix == 0x66;
+    case 0x6f: case 0x70:
+        return prefix != 0;
+    case 0xe6:
+        return prefix == 0x66 || prefix == 0xf2;
+    case 0xf0:
+        return prefix == 0xf2;
+    default:
+        return false;
+    }
+}
+
+/* How many bytes the instruction loads at one address in several parts of at most 8; 0: in one part. */
+static uint8_t load_parts(uint8_t map, uint8_t opcode, uint8_t prefix, uint8_t modrm)
 {
     uint8_t reg = modrm >> 3 & 7;
 
-    if (!two_byte_map)
+    if (map == 0)
         return opcode == 0xdb && reg == 5 ? 10 : opcode == 0xd9 && reg == 4 ? 28 : opcode == 0xdd && reg == 4 ? 108 : 0;
-    switch (opcode) {
-    case 0x10: case 0x28 ... 0x2f: case 0x51: case 0x58 ... 0x5f:
-        return scalar ? 0 : 16;
-    case 0x14: case 0x15: case 0x38: case 0x3a: case 0x52 ... 0x57: case 0x60 ... 0x70: case 0x74 ... 0x76: case 0x7c:
-    case 0x7d: case 0xc2: case 0xc6: case 0xd0 ... 0xff:
-        return 16;
-    default:
-        return 0;
-    }
+    return loads_16(map, opcode, prefix) ? 16 : 0;
 }
 
 /* Bytes of ModRM, SIB and displacement. */
@@ -99,6 +119,41 @@ static size_t modrm_length(const uint8_t *p, size_t left)
     return length + (mod == 1 ? 1 : mod == 2 ? 4 : 0);
 }
 
+/* May the instruction, with its operand in memory, have a LOCK prefix? */
+static bool is_lockable(uint8_t map, uint8_t opcode, uint8_t reg)
+{
+    if (map == 1)
+        return opcode == 0xab || opcode == 0xb3 || opcode == 0xbb || opcode == 0xb0 || opcode == 0xb1 || opcode == 0xc0 ||
+               opcode == 0xc1 || (opcode == 0xba && reg >= 5) || (opcode == 0xc7 && reg == 1);
+    if (map)
+        return false;
+    if (opcode < 0x38)
+        return (opcode & 7) < 2;
+    return ((opcode == 0x80 || opcode == 0x81 || opcode == 0x83) && reg != 7) || opcode == 0x86 || opcode == 0x87 ||
+           ((opcode == 0xf6 || opcode == 0xf7) && (reg == 2 || reg == 3)) || (opcode >= 0xfe && reg < 2);
+}
+
+/* Is it #UD on the processor that the engine stands for, although the engine executes something? */
+static bool is_invalid(const struct instruction *i, const uint8_t *code, bool lock)
+{
+    uint8_t modrm = i->modrm ? code[i->modrm] : 0xc0, reg = modrm >> 3 & 7;
+
+    if (lock && (modrm >= 0xc0 || !is_lockable(i->map, i->opcode, reg)))
+        return true;
+    switch (i->map << 8 | i->opcode) {
+    case 0x08f: /* AMD's XOP */
+        return reg != 0;
+    case 0x0c6: case 0x0c7: /* transactions */
+        return modrm >= 0xc0 && reg == 7;
+    case 0x1ae: /* shadow stacks, waiting in user mode */
+        return modrm >= 0xc0 && i->prefix;
+    case 0x1c3: /* movnti */
+        return i->prefix != 0;
+    default:
+        return false;
+    }
+}
+
 static void decode_io(struct instruction *out, uint8_t opcode, uint8_t port, bool operand16)
 {
     out->special = SPECIAL_IO;
@@ -112,7 +167,7 @@ static void decode_io(struct instruction *out, uint8_t opcode, uint8_t port, boo
 void decode(const uint8_t *code, size_t available, struct instruction *out)
 {
     size_t at = 0, limit = available < 15 ? available : 15;
-    bool operand16 = false, address32 = false, repeat = false, prefix66 = false, prefixf2 = false, two_bytes = false;
+    bool lock = false, operand16 = false, address32 = false, repeat = false, prefix66 = false, prefixf2 = false, two_bytes = false;
     uint8_t rex = 0, opcode, form;
 
     *out = (struct instruction){0};
@@ -126,6 +181,7 @@ void decode(const uint8_t *code, size_t available, struct instruction *out)
         }
         if (opcode == 0x64 || opcode == 0x65)
             out->segment = opcode & 1 ? 5 : 4;
+        lock |= opcode == 0xf0;
         if (opcode == 0x66) {
             operand16 = true;
             prefix66 = true;
@@ -186,7 +242,7 @@ void decode(const uint8_t *code, size_t available, struct instruction *out)
             break;
         }
     } else if (opcode == 0xc4 || opcode == 0xc5 || opcode == 0x62) {
-        out->special = SPECIAL_VEX;
+        out->special = SPECIAL_INVALID;
         out->length = (uint8_t)at;
         return;
     } else if (opcode == 0xf1) {
@@ -204,7 +260,7 @@ void decode(const uint8_t *code, size_t available, struct instruction *out)
     if (form & (M | G)) {
         if (at >= limit)
             return;
-        out->load_parts = load_parts(opcode, two_bytes, repeat, code[at]);
+        out->load_parts = load_parts(out->map, out->opcode, out->prefix, code[at]);
         out->modrm = (uint8_t)at;
         if (two_bytes && opcode == 0xae && code[at] < 0xc0 && (code[at] & 0x38) <= 0x18)
             out->special = SPECIAL_MXCSR;
@@ -222,8 +278,11 @@ void decode(const uint8_t *code, size_t available, struct instruction *out)
         at += rex & 8 ? 8 : operand16 ? 2 : 4;
     if (form & A)
         at += address32 ? 4 : 8;
-    if (at <= limit)
-        out->length = (uint8_t)at;
+    if (at > limit)
+        return;
+    out->length = (uint8_t)at;
+    if (is_invalid(out, code, lock))
+        out->special = SPECIAL_INVALID;
 }
 
 /* For tests: the length of the instruction at `code`, 0 when it is not whole. */

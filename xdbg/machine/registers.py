@@ -14,7 +14,7 @@ from typing import Final
 from xdbg.abi.frames import Maddr, Vaddr
 
 from .clock import Clock
-from .engine_state import CR, EFLAGS, EIP, GDT, HFLAGS, LDT, SEGMENT_SIZE, SEGMENTS
+from .engine_state import CR, EFLAGS, EIP, GDT, HFLAGS, IDT, LDT, SEGMENT_SIZE, SEGMENTS, TR
 from .paging import NotMappedError, read_virtual
 from .ram import Ram
 
@@ -53,6 +53,11 @@ _FPU_INITIAL: Final = struct.pack("<H22xI484x", 0x37F, 0x1F80)
 """FCW and MXCSR as FNINIT and RESET leave them; all registers empty."""
 
 _ENV_SIZE: Final = 1024
+_FLAGS_OF_CS: Final = (SEGMENTS + CS * SEGMENT_SIZE) // 4 + 5
+_FLAGS_OF_SS: Final = (SEGMENTS + SS * SEGMENT_SIZE) // 4 + 5
+_FLAT_CODE: Final = 0x00AF_FB00
+_FLAT_DATA: Final = 0x00CF_F300
+"""High words of the descriptors behind CS and SS: what a far return looks at."""
 _COMPUTED: Final = CF | PF | AF | ZF | SF | DF | OF
 _HFLAGS_CPL: Final = 3
 _GP: Final = 13
@@ -129,6 +134,7 @@ class Registers:
         self._words = memoryview(shared).cast("B").cast("Q")
         self.env32[HFLAGS // 4] |= _HFLAGS_CPL
         self.cs, self.ss = 0xE033, 0xE02B
+        self.env32[_FLAGS_OF_CS], self.env32[_FLAGS_OF_SS] = _FLAT_CODE, _FLAT_DATA
         for number in (DS, ES, FS, GS):
             self.load_segment(number, 0)
         self.set_gdt(Vaddr(0), 0)
@@ -192,8 +198,18 @@ class Registers:
         self.env[(GDT + 8) // 8] = base
         self.env32[(GDT + 16) // 4] = limit
 
-    def set_ldt(self, base: Vaddr, limit: int) -> None:
-        """Where the descriptors of the LDT are; `limit` 0 for none."""
+    def set_idt(self, base: Vaddr, limit: int) -> None:
+        """What `sidt` shows; no exception goes through it."""
+        self.env[IDT // 8 + 1] = base
+        self.env32[IDT // 4 + 4] = limit
+
+    def set_tr(self, selector: int) -> None:
+        """What `str` shows."""
+        self.env32[TR // 4] = selector
+
+    def set_ldt(self, base: Vaddr, limit: int, selector: int = 0) -> None:
+        """Where the descriptors of the LDT are; `limit` 0 for none. `selector` is what `sldt` shows."""
+        self.env32[LDT // 4] = selector
         self.env[(LDT + 8) // 8] = base
         self.env32[(LDT + 16) // 4] = limit
 

@@ -7,7 +7,7 @@
  *
  * Instructions with a special are never left to the engine: the block hook stops before them (clock.c). The engine would not
  * check the privilege of port instructions, would store for `ins` before it asks, reads the host's clock for `rdtsc`, decodes VEX
- * forms as something else, and takes `int1` and `rdpmc` for invalid.
+ * forms as something else, executes instructions with a LOCK prefix where that is invalid, and takes `int1` and `rdpmc` for invalid.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -247,7 +247,7 @@ _Noreturn void special(struct clock *c, uint64_t pc, const struct block *block)
     case SPECIAL_SYSENTER:
         leave(c, EVENT_SYSENTER);
         break;
-    default: /* VEX, EVEX: AVX is not there */
+    default:
         raise_exception(c, UD, 0, 0, 0);
         break;
     }

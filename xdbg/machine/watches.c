@@ -95,21 +95,30 @@ static void note(struct clock *c, uint64_t maddr, uint64_t size, uint64_t access
 }
 
 /*
- * A load runs on into the page behind. If that is the first part of a longer load, the parts that follow are in that page; they
- * will not be announced, as it is in the TLB by then.
+ * How many bytes are loaded from where `size` are. If those are the first part of a longer load, the others will not be announced,
+ * as the page is in the TLB by then.
  */
-static void note_next_page(struct clock *c, uint64_t maddr, uint64_t size)
+static uint64_t size_of_load(const struct clock *c, uint64_t size)
 {
     struct instruction instruction;
 
-    if (c->last && c->watch_loads == 0) {
-        decode(c->last->block->bytes, c->last->block->size, &instruction);
-        if (instruction.load_parts > size)
-            size = instruction.load_parts;
-    }
-    for (uint64_t i = 0; i < c->nr_predecessors; i++)
-        if (c->predecessors[i].maddr == PAGE_BASE(maddr))
-            note(c, c->predecessors[i].next, PAGE_OFFSET(maddr) + size - PAGE, READ);
+    if (!c->last || c->watch_loads)
+        return size;
+    decode(c->last->block->bytes, c->last->block->size, &instruction);
+    return instruction.load_parts > size ? instruction.load_parts : size;
+}
+
+/* Note a load, and what it touches in the page behind, which is announced no more either. */
+static void note_load(struct clock *c, uint64_t maddr, uint64_t size)
+{
+    uint64_t left = PAGE - PAGE_OFFSET(maddr);
+
+    size = size_of_load(c, size);
+    note(c, maddr, size < left ? size : left, READ);
+    if (size > left)
+        for (uint64_t i = 0; i < c->nr_predecessors; i++)
+            if (c->predecessors[i].maddr == PAGE_BASE(maddr))
+                note(c, c->predecessors[i].next, size - left, READ);
 }
 
 /* Leave the instruction, to be stepped. */
@@ -133,9 +142,7 @@ bool xdbg_watch_hook(void *uc, int type, uint64_t maddr, int size, int64_t value
             return true;
         if (!c->watch_step)
             hit(c);
-        note(c, maddr, (uint64_t)size, READ);
-        if (runs_on)
-            note_next_page(c, maddr, (uint64_t)size);
+        note_load(c, maddr, (uint64_t)size);
         c->watch_loads++;
         return true;
     }

@@ -48,6 +48,8 @@ Counts = NDArray[np.int64]
 _NR_TYPES: Final = (PGT_TYPE_MASK >> PGT_TYPE_SHIFT) + 1
 _XEN_SLOTS: Final = range(FIRST_XEN_SLOT, LAST_XEN_SLOT + 1)
 _OTHER_XEN_SLOTS: Final = [slot for slot in _XEN_SLOTS if slot not in {M2P_SLOT, PERDOMAIN_SLOT}]
+_AT_ONCE: Final = 256
+"""Frames whose contents are looked at together."""
 _MOST: Final = 50
 """Problems of one kind that are told."""
 
@@ -124,8 +126,10 @@ class _Recount:
         held = (self.kept_refs != 0) | (self.kept_types != 0) | (self.flags != 0)
         self._tell(free & held, "free, but held")
         if scrubbed:
-            for mfn in np.flatnonzero(free)[1:].tolist():
-                if self.words[mfn].any():
+            frames = np.flatnonzero(free)[1:]
+            for first in range(0, len(frames), _AT_ONCE):
+                some = frames[first : first + _AT_ONCE]
+                for mfn in some[self.words[some].any(axis=1)].tolist():
                     self.found.append(f"{self.info.describe(mfn)}: free, but not scrubbed")
         xens = self.owners == DOMID_XEN
         from_heap = self.flags & PGC_XEN_HEAP != 0

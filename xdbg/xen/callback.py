@@ -23,8 +23,8 @@ def is_canonical(address: int) -> bool:
 
 
 def fixup_guest_code_selector(selector: int) -> int:
-    """A code selector that can be loaded at CPL 3: RPL 3, and Xen's flat one for a selector of Xen's own or none."""
-    return FLAT_KERNEL_CS64 if selector & 0xFFFC == 0 else selector | 3
+    """The selector with the RPL that a guest's kernel has: 3. Xen: fixup_guest_selector()."""
+    return selector | 3
 
 
 @hypercall(Hypercall.SET_TRAP_TABLE)
@@ -122,7 +122,8 @@ def register_guest_nmi_callback(vcpu: Vcpu, address: Vaddr) -> None:
     """Make `address` the handler of vector 2, with events masked; -EINVAL if it is not canonical."""
     if not is_canonical(address):
         raise HypercallError(Errno.EINVAL)
-    vcpu.trap_table[Vector.NMI] = TrapGate(Vector.NMI, 0, True, FLAT_KERNEL_CS64, address)
+    gate = TrapGate(Vector.NMI, 0, True, FLAT_KERNEL_CS64, address)
+    vcpu.trap_table[Vector.NMI] = gate if address else None
 
 
 def unregister_guest_nmi_callback(vcpu: Vcpu) -> None:

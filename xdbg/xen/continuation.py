@@ -8,7 +8,7 @@ else has its turn in between. Inside a multicall the whole list is done at once.
 from typing import Final
 
 from xdbg.abi.hypercalls import Hypercall
-from xdbg.machine.registers import R8, R9, R10, RAX, RDI, RDX, RSI
+from xdbg.machine.registers import R8, R9, R10, RAX, RCX, RDI, RDX, RSI
 
 from .vcpu import Vcpu
 
@@ -30,3 +30,4 @@ def create_continuation(vcpu: Vcpu, *args: int) -> None:
     for register, value in zip(_ARGUMENTS, args, strict=False):
         cpu.gpr[register] = value & _U64
     cpu.rip -= _SYSCALL_LENGTH
+    cpu.gpr[RCX] = cpu.rip  # Xen returns by `sysret`

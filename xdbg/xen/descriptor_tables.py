@@ -36,6 +36,8 @@ from .xen_slots import (
 )
 
 _DESCRIPTOR_SIZE: Final = 8
+_LDT_SELECTOR: Final = 0xE050
+"""Of Xen's own descriptor of the LDT. Xen: LDT_SELECTOR."""
 
 
 def init_vcpu(vcpu: Vcpu) -> None:
@@ -54,7 +56,7 @@ def load_ldt(vcpu: Vcpu) -> None:
     """Point the CPU at the vcpu's LDT, or at none. Xen: load_LDT()."""
     cpu = vcpu.domain.hv.cpu
     if vcpu.ldt_entries:
-        cpu.set_ldt(ldt_shadow_base(vcpu), vcpu.ldt_entries * _DESCRIPTOR_SIZE - 1)
+        cpu.set_ldt(ldt_shadow_base(vcpu), vcpu.ldt_entries * _DESCRIPTOR_SIZE - 1, _LDT_SELECTOR)
     else:
         cpu.set_ldt(Vaddr(0), 0)
 
@@ -127,6 +129,8 @@ def do_update_descriptor(vcpu: Vcpu, maddr: int, descriptor: int) -> int:
 def map_ldt_shadow_page(vcpu: Vcpu, offset: int) -> bool:
     """Map the page of the guest's LDT that holds byte `offset`; False if it can't be. Xen: pv_map_ldt_shadow_page()."""
     hv = vcpu.domain.hv
+    if offset >= vcpu.ldt_entries * _DESCRIPTOR_SIZE:
+        return False
     page = offset >> PAGE_SHIFT
     if any(mapped == page for mapped, _ in ldt_pages(vcpu)):
         return True

@@ -2,13 +2,15 @@
 
 After each exit that Xen handled for a guest:
 
-1. an exception in `trap_bounce` becomes a bounce frame, and the flag is cleared; then an NMI, if one was sent;
-2. then, if `evtchn_upcall_pending` is set and `evtchn_upcall_mask` clear, the event callback gets a frame;
-3. the guest is entered.
+1. an exception in `trap_bounce` becomes a bounce frame, and the flag is cleared;
+2. then an NMI that another vcpu has sent, if the guest has a handler and is not in it;
+3. then, if `evtchn_upcall_pending` is set and `evtchn_upcall_mask` clear, the event callback gets a frame;
+4. the guest is entered.
 
 A hypervisor can't call a guest, since it would have to come back: it rewrites the return instead. `create_bounce_frame`
 pushes what the hardware would have pushed, on the guest kernel's stack, and makes RIP the handler's. The frame, lowest
-address first: rcx, r11, [error code], rip, cs with the saved upcall mask in its upper half, rflags, rsp, ss.
+address first: rcx, r11, [error code], rip, cs with the saved upcall mask in its upper half, rflags, rsp, ss. Xen then
+returns by `sysret`, which leaves rip in rcx and rflags in r11.
 """
 
 from struct import Struct
@@ -73,16 +75,16 @@ def return_to_guest(vcpu: Vcpu) -> None:
     if bounce.flags & TBF_EXCEPTION:
         create_bounce_frame(vcpu, "trap")
         bounce.flags = 0
-    if vcpu.nmi_pending and not vcpu.nmi_masked:
-        deliver_nmi(vcpu)
     pending_and_mask = vcpu.vcpu_info
     buffer = vcpu.domain.hv.ram.buffer
     vcpu.check_events = False
+    if vcpu.nmi_pending and not vcpu.nmi_masked:
+        _deliver_nmi(vcpu)
     if buffer[pending_and_mask + _PENDING] and not buffer[pending_and_mask + _MASK]:
         deliver_upcall(vcpu)
 
 
-def deliver_nmi(vcpu: Vcpu) -> None:
+def _deliver_nmi(vcpu: Vcpu) -> None:
     """The NMI goes to its handler, and no other until the next iret; without a handler it is lost. Xen: process_nmi."""
     vcpu.nmi_pending = False
     if vcpu.trap_table[Vector.NMI] is not None:
@@ -106,14 +108,25 @@ def deliver_upcall(vcpu: Vcpu) -> None:
     bounce.flags = 0
 
 
+def syscall_entered(vcpu: Vcpu) -> None:
+    """What `syscall` and Xen's entry for it leave in the registers, in either mode. Xen: lstar_enter.
+
+    The instruction keeps the return address in rcx and the flags in r11; the selectors that it came with are lost.
+    """
+    cpu = vcpu.domain.hv.cpu
+    cpu.gpr[RCX] = cpu.rip
+    cpu.gpr[R11] = cpu.rflags
+    cpu.cs = FLAT_KERNEL_CS64
+    cpu.ss = FLAT_KERNEL_SS64
+
+
 def bounce_syscall(vcpu: Vcpu) -> None:
     """A `syscall` from user mode goes to the guest's syscall callback. Xen: lstar_enter, switch_to_kernel.
 
     RIP is behind the instruction; rcx and r11 of the frame are what the instruction itself would have left there.
     """
     cpu = vcpu.domain.hv.cpu
-    cpu.gpr[RCX] = cpu.rip
-    cpu.gpr[R11] = cpu.rflags
+    syscall_entered(vcpu)
     callback = vcpu.syscall_callback
     if callback.address == 0:
         # Without a callback the instruction is an invalid opcode, and a fault stands at its instruction.
@@ -127,18 +140,25 @@ def bounce_syscall(vcpu: Vcpu) -> None:
     bounce.error_code = 0
     create_bounce_frame(vcpu, "syscall")
     bounce.flags = 0
+    rflags = cpu.rflags
+    if rflags & Rflags.DF:
+        cpu.rflags = rflags & ~Rflags.DF
+        cpu.gpr[R11] = cpu.rflags
 
 
 def bounce_sysenter(vcpu: Vcpu) -> None:
     """A `sysenter`, in either mode, goes to the sysenter callback; without one it is #GP. Xen: sysenter_entry.
 
-    The instruction leaves no return address: the frame's rip and rflags are 0 but for IF, as Xen shows them.
+    The instruction keeps neither return address nor stack pointer: rip and rsp are 0 in either case, and cs names
+    nothing.
     """
     callback = vcpu.sysenter_callback
-    if callback.address == 0 or vcpu.kernel_mode:
+    cpu = vcpu.domain.hv.cpu
+    cpu.rip = cpu.gpr[RSP] = 0
+    cpu.cs, cpu.ss = _RPL, FLAT_KERNEL_SS64
+    if callback.address == 0:
         inject(vcpu, Vector.GP, 0)
         return
-    vcpu.domain.hv.cpu.rip = 0
     bounce = vcpu.trap_bounce
     bounce.flags = TBF_INTERRUPT if callback.masks_events else 0
     bounce.eip = callback.address
@@ -237,6 +257,8 @@ def create_bounce_frame(vcpu: Vcpu, kind: str) -> None:
     cpu.ss = FLAT_KERNEL_SS64
     if rflags & _CLEARED_ON_ENTRY:
         cpu.clear_flags(_CLEARED_ON_ENTRY)
+    gpr[RCX] = bounce.eip
+    gpr[R11] = rflags & ~_CLEARED_ON_ENTRY
     observer = hv.observer
     if observer is not None:
         observer.observe(vcpu, BounceFrame(Vaddr(sp), words, len(words) == 8, not was_kernel))

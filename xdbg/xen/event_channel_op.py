@@ -4,6 +4,8 @@ Ports and how one becomes pending are in `event_channel`. An unprivileged domain
 channel is named by its domain and port, and must have been made for this domain by EVTCHNOP_alloc_unbound.
 """
 
+from typing import Final
+
 from xdbg.abi.errno import Errno
 from xdbg.abi.event_channel import (
     NR_VIRQS,
@@ -38,6 +40,8 @@ from .hypercall import hypercall
 from .pirq import NR_PIRQS
 from .vcpu import Vcpu
 
+RESET_CONT: Final = 14
+"""EVTCHNOP_reset_cont: the command by which Xen itself goes on with a long reset; no guest's header has it."""
 _COMPAT = frozenset(range(EvtchnOp.UNMASK + 1))
 """Commands that the old form of the hypercall knows."""
 _PER_VCPU_VIRQS = frozenset({Virq.TIMER, Virq.DEBUG, Virq.XENOPROF, Virq.XENPMU})
@@ -226,8 +230,15 @@ def do_event_channel_op(vcpu: Vcpu, cmd: int, arg: int) -> int:
             bind_vcpu(domain, bind.port, bind.vcpu)
         case EvtchnOp.RESET:
             reset(target_domain(vcpu, read_struct(vcpu, arg, EvtchnReset).dom))
+        case _ if cmd == RESET_CONT:
+            # How Xen goes on with a long reset. Here a reset is done at once, so there is none to go on with.
+            target_domain(vcpu, read_struct(vcpu, arg, EvtchnReset).dom)
+            raise HypercallError(Errno.EBUSY)
         case EvtchnOp.ALLOC_UNBOUND:
             alloc = read_struct(vcpu, arg, EvtchnAllocUnbound)
+            if alloc.dom != CONTROL_DOMID:
+                # Whether there is a free port is looked at first.
+                domain_by_id(vcpu, alloc.dom).event_channels.free_port()
             owner = target_domain(vcpu, alloc.dom)
             remote = domain.domid if alloc.remote_dom == DOMID_SELF else alloc.remote_dom
             alloc.port = alloc_unbound(owner, remote)

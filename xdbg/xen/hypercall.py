@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 from xdbg.abi.errno import Errno
 from xdbg.abi.hypercalls import Hypercall
-from xdbg.machine.registers import R8, R9, R10, R11, RAX, RCX, RDI, RDX, RSI
+from xdbg.machine.registers import R8, R9, R10, RAX, RDI, RDX, RSI
 
 from .domain import NR_HYPERCALLS
+from .entry import syscall_entered
 from .events import HypercallDone, HypercallEntered
 from .faults import GuestFault, HypercallError
 from .vcpu import Vcpu
@@ -87,9 +88,7 @@ def pv_hypercall(vcpu: Vcpu) -> None:
     """A `syscall` from kernel mode: RIP is already behind it. Xen: pv_hypercall()."""
     cpu = vcpu.domain.hv.cpu
     gpr = cpu.gpr
-    # The instruction itself leaves the return address in rcx and the flags in r11.
-    gpr[RCX] = cpu.rip
-    gpr[R11] = cpu.rflags
+    syscall_entered(vcpu)
     result = call(
         vcpu,
         gpr[RAX],

@@ -4,7 +4,7 @@ The CPU takes every exception of a guest through this table, never through a tab
 hardware are applied here (SDM volume 3, "Exception- and Interrupt-Handler Procedures"):
 
 * a software interrupt (`int n`, `int3`) needs a gate whose DPL is not below the CPL, which is always 3: only vectors
-  3 (#BP) and 4 (#OF) have such gates;
+  3 (#BP), 4 (#OF) and 0x80 (Linux's own, which Xen hands on directly) have such gates;
 * where the DPL refuses, or no gate is present, the CPU raises #GP with error code `n * 8 + 2` (IDT bit set) at the
   instruction instead, and goes through gate 13.
 """
@@ -20,8 +20,14 @@ from xdbg.machine.ram import Ram
 XEN_CS = 0xE008
 """Selector of Xen's own 64-bit code segment. Xen: __HYPERVISOR_CS."""
 
+TSS_SELECTOR = 0xE040
+"""Selector of Xen's task state segment, which `str` shows. Xen: TSS_SELECTOR."""
+
 HANDLER_BASE = 0xFFFF_82D0_4020_0000
 """Where the entry stubs of Xen's image are; gate n's stub is at HANDLER_BASE + 16 * n."""
+
+LINUX_SYSCALL = 0x80
+"""The vector of `int 0x80`. Xen: int80_direct_trap."""
 
 _IDT_ERROR = 2
 
@@ -43,7 +49,7 @@ class Idt:
     def __init__(self, ram: Ram, mfn: Mfn) -> None:
         self.maddr = mfn_to_maddr(mfn)
         for vector in range(NR_VECTORS):
-            dpl = 3 if vector in {Vector.BP, Vector.OF} else 0
+            dpl = 3 if vector in {Vector.BP, Vector.OF, LINUX_SYSCALL} else 0
             gate = IdtGate(HANDLER_BASE + 16 * vector, XEN_CS, dpl=dpl)
             ram.write(self.maddr + IdtGate.SIZE * vector, gate.to_bytes())
         # As the CPU finds them in the table; nobody writes to it once it is made.

@@ -1,7 +1,8 @@
 """HYPERVISOR_iret: how a guest kernel returns to what was interrupted. Xen: arch/x86/pv/iret.c.
 
 The frame is a `struct iret_context` on the kernel stack. With `(cs & 3) == 3` it returns to user mode. RFLAGS.IF of the
-frame becomes the complement of the upcall mask; rcx and r11 come from the frame unless VGCF_in_syscall is set.
+frame becomes the complement of the upcall mask. With VGCF_in_syscall Xen returns by `sysret`: rcx and r11 are rip and
+rflags, the segments the flat ones; else they come from the frame.
 """
 
 from struct import Struct
@@ -10,7 +11,7 @@ from xdbg.abi.callback import IretContext
 from xdbg.abi.frames import Vaddr
 from xdbg.abi.hypercalls import Hypercall, VmasstType
 from xdbg.abi.vcpu import Vgcf
-from xdbg.abi.x86 import FLAT_RING3_CS64, FLAT_RING3_SS64, Rflags, Vector
+from xdbg.abi.x86 import FLAT_RING3_CS32, FLAT_RING3_CS64, FLAT_RING3_SS64, Rflags, Vector
 from xdbg.machine.registers import R11, RAX, RCX, RSP
 
 from . import descriptor_tables, entry
@@ -58,14 +59,21 @@ def do_iret(vcpu: Vcpu) -> None:
     cpu.cs = (cs | 3) & 0xFFFF
     cpu.ss = (ss | 3) & 0xFFFF
     cpu.rflags = rflags & RFLAGS_KEPT | RFLAGS_SET
-    if not flags & _IN_SYSCALL:
+    if flags & _IN_SYSCALL:
+        gpr[RCX] = rip
+        gpr[R11] = cpu.rflags
+    else:
         gpr[R11] = r11
         gpr[RCX] = rcx
-    vcpu.nmi_masked = False
     entry.set_upcall_mask(vcpu, mask)
+    vcpu.nmi_masked = False
     if hv.observer is not None:
         hv.observer.observe(vcpu, IretDone(Vaddr(rip), cs, rflags, Vaddr(rsp), ss, user, mask))
-    if cs | 3 != FLAT_RING3_CS64 or ss | 3 != FLAT_RING3_SS64 or not is_canonical(rip):
+    if flags & _IN_SYSCALL and is_canonical(rip) and cs | 3 != FLAT_RING3_CS32:
+        # Xen returns by `sysret`, which knows two code segments and one stack segment.
+        cpu.cs, cpu.ss = FLAT_RING3_CS64, FLAT_RING3_SS64
+        cpu.clear_flags(Rflags.RF)
+    elif cs | 3 != FLAT_RING3_CS64 or ss | 3 != FLAT_RING3_SS64 or not is_canonical(rip):
         error_code = return_fault(vcpu, rip, cs | 3, ss | 3)
         if error_code is not None:
             entry.inject(vcpu, Vector.GP, error_code)

@@ -6,10 +6,12 @@ Kernel stack, FPU trap, segment bases, assists; debug registers are in `debugreg
 from xdbg.abi.errno import Errno
 from xdbg.abi.frames import Vaddr
 from xdbg.abi.hypercalls import Hypercall, SegBase, VmasstCmd, VmasstType
-from xdbg.abi.x86 import FLAT_RING3_SS64, Cr0
+from xdbg.abi.x86 import Cr0
+from xdbg.abi.x86_descriptors import SELECTOR_OFFSET, SELECTOR_TI
 from xdbg.machine.registers import SelectorError
 
 from .callback import is_canonical
+from .descriptor_tables import map_ldt_shadow_page
 from .faults import HypercallError
 from .hypercall import hypercall
 from .vcpu import Vcpu
@@ -22,7 +24,7 @@ _ASSISTS = frozenset(int(assist) for assist in VmasstType)
 def do_stack_switch(vcpu: Vcpu, ss: int, esp: int) -> int:
     """HYPERVISOR_stack_switch(ss, esp): the stack for frames when user mode is interrupted. Xen: do_stack_switch()."""
     ss &= 0xFFFF
-    vcpu.kernel_ss = FLAT_RING3_SS64 if ss & 0xFFFC == 0 else ss | 3
+    vcpu.kernel_ss = ss | 3
     vcpu.kernel_sp = Vaddr(esp)
     return 0
 
@@ -70,25 +72,26 @@ def do_set_segment_base(vcpu: Vcpu, which: int, base: int) -> int:
         case SegBase.GS_KERNEL:
             cpu.gs_base = base
         case SegBase.GS_USER_SEL:
-            return _load_user_gs(vcpu, base & 0xFFFF)
+            _load_user_gs(vcpu, base & 0xFFFF)
         case _:
             raise HypercallError(Errno.EINVAL)
     return 0
 
 
-def _load_user_gs(vcpu: Vcpu, selector: int) -> int:
+def _load_user_gs(vcpu: Vcpu, selector: int) -> None:
     """Load the selector as `mov gs` would between two `swapgs`: the user's base becomes the descriptor's.
 
-    A selector that can't be loaded is loaded as 0, and the result is -1 (-EPERM), as in Xen.
+    One that can't be loaded is loaded as 0, and no error is given: a guest that cares reads GS again.
     """
     cpu = vcpu.domain.hv.cpu
     kernel_base = cpu.gs_base
-    result = 0
+    if selector > 3:
+        selector |= 3
+    if selector & SELECTOR_TI:
+        map_ldt_shadow_page(vcpu, selector & SELECTOR_OFFSET)
     try:
         cpu.gs = selector
     except SelectorError:
         cpu.gs = 0
-        result = -Errno.EPERM
     vcpu.gs_base_user = cpu.gs_base
     cpu.gs_base = kernel_base
-    return result

@@ -10,10 +10,13 @@ from struct import Struct
 from typing import Final
 
 from xdbg.abi.frames import Vaddr
-from xdbg.abi.x86 import FLAT_KERNEL_CS64, FLAT_KERNEL_SS64, Rflags
+from xdbg.abi.hypercalls import VmasstType
+from xdbg.abi.x86 import FLAT_KERNEL_CS64, FLAT_KERNEL_SS64, RFLAGS_IOPL_SHIFT, Rflags
+from xdbg.abi.x86_descriptors import SELECTOR_OFFSET, SELECTOR_TI
 from xdbg.machine.registers import DS, ES, FS, GS, R11, RCX, RSP, SelectorError
 
 from . import entry
+from .descriptor_tables import map_ldt_shadow_page
 from .events import BounceFrame, HandlerEntered
 from .faults import DomainCrash, GuestFault
 from .guest_access import copy_to_guest
@@ -21,6 +24,7 @@ from .vcpu import Vcpu
 
 _FRAME: Final = Struct("<11Q")
 _RPL: Final = 3
+_ARCH_IOPL: Final = 1 << VmasstType.ARCHITECTURAL_IOPL
 
 
 def load_segments(vcpu: Vcpu) -> None:
@@ -35,6 +39,9 @@ def load_segments(vcpu: Vcpu) -> None:
     fs_base, gs_base = cpu.fs_base, cpu.gs_base
     bad = False
     for number, selector in zip((DS, ES, FS, GS), selectors, strict=True):
+        if selector & SELECTOR_TI:
+            # The CPU's own look-up would fault in Xen, which maps the page then.
+            map_ldt_shadow_page(vcpu, selector & SELECTOR_OFFSET)
         try:
             cpu.load_segment(number, selector)
         except SelectorError:
@@ -57,7 +64,9 @@ def _failsafe(vcpu: Vcpu, selectors: tuple[int, ...]) -> None:
         sp = rsp & ~0xF
     mask = entry.upcall_mask(vcpu)
     rflags = cpu.rflags
-    shown = rflags & ~Rflags.IF | (0 if mask else Rflags.IF)
+    shown = rflags & ~(Rflags.IF | Rflags.IOPL) | (0 if mask else Rflags.IF)
+    if vcpu.domain.vm_assist & _ARCH_IOPL:
+        shown |= vcpu.iopl << RFLAGS_IOPL_SHIFT
     words = (gpr[RCX], gpr[R11], *selectors, cpu.rip, cs | mask << 32, int(shown), rsp, cpu.ss)
     sp -= _FRAME.size
     try:

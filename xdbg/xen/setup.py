@@ -17,7 +17,8 @@ from xdbg.abi.frames import Maddr, Vaddr, mfn_to_maddr
 from xdbg.abi.mmu import DOMID_XEN
 from xdbg.abi.sched import Shutdown
 from xdbg.abi.shared_info import SharedInfo, VcpuInfo
-from xdbg.abi.x86 import Cr4
+from xdbg.abi.x86 import NR_VECTORS, Cr4
+from xdbg.abi.x86_descriptors import IdtGate
 from xdbg.machine.cpu import Cpu
 from xdbg.machine.exits import Exit
 from xdbg.machine.ram import Ram
@@ -57,7 +58,7 @@ from .exit_handler import handle_exit
 from .faults import DomainCrash
 from .grant_table import GrantTable
 from .heap import Heap
-from .idt import Idt
+from .idt import TSS_SELECTOR, Idt
 from .m2p import M2p
 from .page_info import PageInfoTable
 from .segments import load_segments
@@ -95,6 +96,9 @@ HYPERCALL_MODULES = (
 XEN_OVERHEAD_FRAMES = 512
 """Frames beside those of the domains, for Xen's tables of a small machine; the M2P is counted extra."""
 
+DIRECTMAP_VIRT_START = 0xFFFF_8300_0000_0000
+"""Where Xen's own mapping of all RAM begins; a guest sees no more of it than addresses."""
+
 TICK_NS = 10_000_000
 """Xen's own tick: an upcall that the guest unmasked without telling Xen is seen at the next one at the latest."""
 
@@ -122,7 +126,9 @@ class Hypervisor:
         self.page_info = PageInfoTable(nr_frames)
         self.heap = Heap(self.ram, self.page_info)
         self.m2p = M2p(self)
+        self.cpu.set_tr(TSS_SELECTOR)
         self.idt = Idt(self.ram, self.heap.alloc(DOMID_XEN))
+        self.cpu.set_idt(Vaddr(DIRECTMAP_VIRT_START + self.idt.maddr), IdtGate.SIZE * NR_VECTORS - 1)
         self.domains: dict[int, Domain] = {}
         self.last_domid = 0
         """The domid that was given last; none is given twice."""

@@ -8,13 +8,13 @@ whole of "delivery" at this point: `entry` sees the flag on the way back and rew
 from collections.abc import Callable
 
 from xdbg.abi.frames import Vaddr
-from xdbg.abi.x86 import ERROR_CODE_VECTORS, Cr0, Rflags, Vector
+from xdbg.abi.x86 import ERROR_CODE_VECTORS, Cr0, Rflags, SelectorErrorCode, Vector
 from xdbg.machine.exits import ExceptionExit
 
 from . import emul_priv_op, invalid_op
 from .entry import inject, inject_page_fault
 from .events import ExceptionTaken
-from .idt import Delivery
+from .idt import LINUX_SYSCALL, Delivery
 from .ptwr import fixup_page_fault
 from .vcpu import Vcpu
 
@@ -117,6 +117,19 @@ def do_general_protection(vcpu: Vcpu, delivery: Delivery, taken: ExceptionExit) 
     inject(vcpu, Vector.GP, delivery.error_code)
 
 
+def do_int80(vcpu: Vcpu, delivery: Delivery, taken: ExceptionExit) -> None:
+    """`int 0x80` goes to its entry of the trap table whatever DPL that has; without one it is as any other `int n`.
+
+    Xen: int80_direct_trap, int80_slow_path.
+    """
+    if vcpu.trap_table[LINUX_SYSCALL] is not None:
+        inject(vcpu, LINUX_SYSCALL, None)
+        return
+    cpu = vcpu.domain.hv.cpu
+    cpu.rip -= taken.length
+    inject(vcpu, Vector.GP, LINUX_SYSCALL << 3 | SelectorErrorCode.IDT)
+
+
 def do_page_fault(vcpu: Vcpu, delivery: Delivery, taken: ExceptionExit) -> None:
     """#PF: repaired by Xen (writable page tables, a spurious fault), or the guest's."""
     assert taken.cr2 is not None
@@ -131,5 +144,6 @@ HANDLERS: dict[int, TrapHandler] = {
     Vector.NM: do_device_not_available,
     Vector.GP: do_general_protection,
     Vector.PF: do_page_fault,
+    LINUX_SYSCALL: do_int80,
 }
 """The `do_` function of each vector; all others go to `do_trap`."""

@@ -48,6 +48,7 @@ static inline unsigned long hypercall_get_debugreg(int reg) { return HYPERCALL(g
 static inline long hypercall_set_timer_op(uint64_t timeout_ns) { return HYPERCALL(set_timer_op, timeout_ns, 0, 0, 0); }
 static inline long hypercall_xen_version(unsigned cmd, void *arg) { return HYPERCALL(xen_version, cmd, arg, 0, 0); }
 static inline long hypercall_console_io(unsigned cmd, unsigned count, const char *text) { return HYPERCALL(console_io, cmd, count, text, 0); }
+static inline long hypercall_physdev_op(unsigned cmd, void *arg) { return HYPERCALL(physdev_op, cmd, arg, 0, 0); }
 static inline long hypercall_vcpu_op(unsigned cmd, unsigned vcpu, void *arg) { return HYPERCALL(vcpu_op, cmd, vcpu, arg, 0); }
 static inline long hypercall_sched_op(unsigned cmd, void *arg) { return HYPERCALL(sched_op, cmd, arg, 0, 0); }
 static inline long hypercall_event_channel_op(unsigned cmd, void *arg) { return HYPERCALL(event_channel_op, cmd, arg, 0, 0); }

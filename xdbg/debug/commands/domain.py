@@ -62,7 +62,7 @@ def info_vcpu(context: MonitorContext, words: Sequence[str]) -> Iterator[str]:
         user = "none" if vcpu.guest_table_user is None else f"mfn {vcpu.guest_table_user:#x}"
         yield f"  page tables: kernel mfn {vcpu.guest_table:#x}, user {user}; cr3 {vcpu.cr3:#x}"
         yield f"  trap table: {sum(gate is not None for gate in vcpu.trap_table)} gates"
-        for name in ("event", "failsafe", "syscall", "sysenter", "syscall32", "nmi"):
+        for name in ("event", "failsafe", "syscall", "sysenter", "syscall32"):
             yield f"  {name} callback: {_callback(context, getattr(vcpu, f'{name}_callback'))}"
         mask = system_value(vcpu, "xen_upcall_mask")
         pending = system_value(vcpu, "xen_upcall_pending")
