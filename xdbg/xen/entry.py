@@ -33,6 +33,7 @@ from . import event_channel
 from .events import BounceFrame, HandlerEntered, TrapBounceSet, Upcall
 from .faults import DomainCrash, GuestFault
 from .guest_access import copy_to_guest
+from .syscall_entry import syscall_entered
 from .vcpu import TBF_EXCEPTION, TBF_EXCEPTION_ERRCODE, TBF_INTERRUPT, Vcpu
 
 _FRAME = {n: Struct(f"<{n}Q") for n in (7, 8)}
@@ -106,18 +107,6 @@ def deliver_upcall(vcpu: Vcpu) -> None:
     bounce.cs = FLAT_KERNEL_CS64
     create_bounce_frame(vcpu, "event")
     bounce.flags = 0
-
-
-def syscall_entered(vcpu: Vcpu) -> None:
-    """What `syscall` and Xen's entry for it leave in the registers, in either mode. Xen: lstar_enter.
-
-    The instruction keeps the return address in rcx and the flags in r11; the selectors that it came with are lost.
-    """
-    cpu = vcpu.domain.hv.cpu
-    cpu.gpr[RCX] = cpu.rip
-    cpu.gpr[R11] = cpu.rflags
-    cpu.cs = FLAT_KERNEL_CS64
-    cpu.ss = FLAT_KERNEL_SS64
 
 
 def bounce_syscall(vcpu: Vcpu) -> None:

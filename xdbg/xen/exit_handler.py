@@ -30,7 +30,6 @@ def handle_exit(vcpu: Vcpu, came: Exit) -> None:
         match came:
             case SyscallExit():
                 if vcpu.kernel_mode:
-                    entry.syscall_entered(vcpu)
                     hypercall.pv_hypercall(vcpu)
                 else:
                     entry.bounce_syscall(vcpu)

@@ -17,6 +17,7 @@ from xdbg.machine.registers import R8, R9, R10, RAX, RDI, RDX, RSI
 from .domain import NR_HYPERCALLS
 from .events import HypercallDone, HypercallEntered
 from .faults import GuestFault, HypercallError
+from .syscall_entry import syscall_entered
 from .vcpu import Vcpu
 
 Handler = Callable[..., int | None]
@@ -84,8 +85,10 @@ def call(vcpu: Vcpu, number: int, args: tuple[int, ...], *, in_multicall: bool =
 
 
 def pv_hypercall(vcpu: Vcpu) -> None:
-    """A `syscall` from kernel mode: RIP is already behind it, and Xen entered. Xen: pv_hypercall()."""
-    gpr = vcpu.domain.hv.cpu.gpr
+    """A `syscall` from kernel mode: RIP is already behind it. Xen: pv_hypercall()."""
+    cpu = vcpu.domain.hv.cpu
+    gpr = cpu.gpr
+    syscall_entered(vcpu)
     result = call(
         vcpu,
         gpr[RAX],

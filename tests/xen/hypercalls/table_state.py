@@ -339,7 +339,7 @@ SEGMENT_BASE = Table(
             [
                 Row("null", (0,), 0),
                 Row("Xen's flat data", (0xE02B,), 0),
-                Row("beyond the GDT", (0x8003,), 0),
+                Row("beyond the GDT", (0x8003,), 0, then=state_is("domain.hv.cpu.gs", 0)),
                 Row("a selector has 16 bits", (0x10000,), 0),
             ],
         ),
