@@ -115,7 +115,6 @@ def bounce_syscall(vcpu: Vcpu) -> None:
     RIP is behind the instruction; rcx and r11 of the frame are what the instruction itself would have left there.
     """
     cpu = vcpu.domain.hv.cpu
-    syscall_entered(vcpu)
     callback = vcpu.syscall_callback
     if callback.address == 0:
         # Without a callback the instruction is an invalid opcode, and a fault stands at its instruction.

@@ -29,6 +29,7 @@ def handle_exit(vcpu: Vcpu, came: Exit) -> None:
     try:
         match came:
             case SyscallExit():
+                entry.syscall_entered(vcpu)
                 if vcpu.kernel_mode:
                     hypercall.pv_hypercall(vcpu)
                 else:

@@ -88,7 +88,6 @@ def pv_hypercall(vcpu: Vcpu) -> None:
     """A `syscall` from kernel mode: RIP is already behind it. Xen: pv_hypercall()."""
     cpu = vcpu.domain.hv.cpu
     gpr = cpu.gpr
-    syscall_entered(vcpu)
     result = call(
         vcpu,
         gpr[RAX],
