@@ -33,7 +33,6 @@ from . import event_channel
 from .events import BounceFrame, HandlerEntered, TrapBounceSet, Upcall
 from .faults import DomainCrash, GuestFault
 from .guest_access import copy_to_guest
-from .syscall_entry import syscall_entered
 from .vcpu import TBF_EXCEPTION, TBF_EXCEPTION_ERRCODE, TBF_INTERRUPT, Vcpu
 
 _FRAME = {n: Struct(f"<{n}Q") for n in (7, 8)}

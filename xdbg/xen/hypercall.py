@@ -17,7 +17,6 @@ from xdbg.machine.registers import R8, R9, R10, RAX, RDI, RDX, RSI
 from .domain import NR_HYPERCALLS
 from .events import HypercallDone, HypercallEntered
 from .faults import GuestFault, HypercallError
-from .syscall_entry import syscall_entered
 from .vcpu import Vcpu
 
 Handler = Callable[..., int | None]
