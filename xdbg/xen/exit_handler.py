@@ -29,7 +29,6 @@ def handle_exit(vcpu: Vcpu, came: Exit) -> None:
     try:
         match came:
             case SyscallExit():
-                entry.syscall_entered(vcpu)
                 if vcpu.kernel_mode:
                     hypercall.pv_hypercall(vcpu)
                 else:
