@@ -12,7 +12,6 @@
 #include <pv/events.h>
 #include <pv/hypercall.h>
 #include <pv/text.h>
-#include <pv/time.h>
 
 #include <xen/grant_table.h>
 #include <xen/memory.h>
@@ -346,7 +345,7 @@ static void sched_op(struct call *call)
             ports[i] = random_port();
         set_xen_guest_handle(op->ports, (evtchn_port_t *)pointer_to(ports));
         op->nr_ports = one_in(8) ? random_value() : random_below(4);
-        op->timeout = now_ns() + 1 + random_below(1000);
+        op->timeout = ticks() + 1 + random_below(1000);
     } else if (cmd == SCHEDOP_watchdog) {
         struct sched_watchdog *op = argument(sizeof(*op));
 
@@ -391,7 +390,7 @@ static void vcpu_op(struct call *call)
         words[0] = 1000000 + random_value() % 1000000000;
         break;
     case VCPUOP_set_singleshot_timer:
-        words[0] = now_ns() + random_below(100000);
+        words[0] = ticks() + random_below(100000);
         words[1] = random_below(4);
     }
     if (cmd >= VCPUOP_register_vcpu_info && cmd != VCPUOP_register_vcpu_time_memory_area)

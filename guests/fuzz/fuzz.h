@@ -17,6 +17,15 @@ uint64_t random_value(void);   /* any word, with a liking for edges */
 unsigned random_domid(void);   /* own, other, reserved, nobody's */
 unsigned random_count(void);   /* small as a rule */
 
+/* Time enough for what is to end some time: the clock that Xen shares may have been overwritten. */
+static inline uint64_t ticks(void)
+{
+    uint32_t low, high;
+
+    __asm__ volatile("rdtsc" : "=a"(low), "=d"(high));
+    return (uint64_t)high << 32 | low;
+}
+
 #define PICK(array) ((array)[random_below(sizeof(array) / sizeof((array)[0]))])
 
 /*

@@ -114,7 +114,7 @@ def do_sched_op(vcpu: Vcpu, cmd: int, arg: int) -> int:
             request = read_struct(vcpu, arg, SchedPoll)
             poll(vcpu, request.ports, request.nr_ports, request.timeout)
         case SchedOp.REMOTE_SHUTDOWN:
-            if not domain_exists(vcpu, read_struct(vcpu, arg, SchedRemoteShutdown).domain_id):
+            if not domain_exists(vcpu.domain.hv, read_struct(vcpu, arg, SchedRemoteShutdown).domain_id):
                 raise HypercallError(Errno.ESRCH)
             raise HypercallError(Errno.EPERM)
         case SchedOp.WATCHDOG:

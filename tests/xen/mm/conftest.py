@@ -57,6 +57,7 @@ class StandInCpu:
     def set_ldt(self, base: int, limit: int, selector: int = 0) -> None:
         del selector
         self.ldt = (base, limit)
+        self.ldt_selector = selector
 
     def set_gdt(self, base: int, limit: int) -> None:
         self.gdt = (base, limit)
