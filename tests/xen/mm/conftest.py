@@ -54,7 +54,7 @@ class StandInCpu:
     def flush_tlb(self) -> None:
         self.flushes += 1
 
-    def set_ldt(self, base: int, limit: int, selector: int = 0) -> None:
+    def set_ldt(self, base: int, limit: int, _selector: int = 0) -> None:
         self.ldt = (base, limit)
 
     def set_gdt(self, base: int, limit: int) -> None:
