@@ -111,16 +111,18 @@ def test_entries_of_a_multicall_are_told_behind_it(small):
     catch(guest, "hypercall xen_version")
     catch(guest, "hypercall sched_op/yield")
     assert isinstance(guest.cont(), StopReply)
-    assert guest.rip == guest.at("batched")
+    assert guest.rip == guest.at("batched") - 2, "Xen gives way to others after a yield; the rest is a new call"
     assert hits(guest) == {1: 1, 2: 1}
     told = why(guest)
     assert told[0] == "catches 1, 2 (hypercall xen_version; hypercall sched_op/yield)"
-    assert [line.partition("(")[0] for line in told[1:4]] == [
+    assert [line.partition("(")[0] for line in told[1:3]] == [
         "hypercall in the multicall: xen_version",
         "hypercall in the multicall: sched_op",
-        "hypercall in the multicall: xen_version",
     ]
-    assert "the whole multicall has been handled" in told[4]
+    assert "they have been handled" in told[3]
+    assert isinstance(guest.cont(), StopReply)
+    assert guest.rip == guest.at("batched")
+    assert hits(guest) == {1: 2, 2: 1}
 
 
 def test_a_multicall_itself_is_stopped_at(small):

@@ -423,9 +423,10 @@ def test_read_only_pages_of_a_process_are_not_written_in_non_stop(tasks: Tasks) 
 
 
 def appear(tasks: Tasks) -> Vcpu:
-    """A second vcpu that is not up, as if the kernel had made one."""
+    """A second vcpu that is not up, as if the kernel had started one and taken it down."""
     domain = tasks.target.domain
     vcpu = tasks.target.hv._create_vcpu(domain, 1)
+    vcpu.is_initialised = True
     domain.vcpus.append(vcpu)
     return vcpu
 
@@ -482,6 +483,7 @@ def test_no_resumed_when_the_last_thread_that_ran_has_gone(tasks: Tasks, non_sto
 def test_a_held_vcpu_does_not_hold_the_others(separate: Tasks) -> None:
     appear(separate)
     first, second = separate.target.domain.vcpus
+    second.is_up = second.blocked = True
     separate.target.non_stop.set_non_stop(False)
     separate.target.non_stop.set_non_stop(True)
     separate.go(KERNEL)

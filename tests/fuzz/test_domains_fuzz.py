@@ -127,7 +127,7 @@ STEPS = st.lists(
     steps=STEPS,
     slice_length=st.sampled_from([9_973, 1_000_000]),
 )
-def test_two_debuggers_change_nothing_and_are_replayed(begins, steps, slice_length, tmp_path_factory):
+def test_two_debuggers_change_nothing_and_are_replayed_when_all_stops(begins, steps, slice_length, tmp_path_factory):
     pair = Pair()
     try:
         for action in (b"come", *begins, b"vCont;c"):
@@ -141,8 +141,10 @@ def test_two_debuggers_change_nothing_and_are_replayed(begins, steps, slice_leng
         for domain in pair.server.served.domains:
             connection = domain.connection
             assert connection is None or connection.state is not State.DISCONNECTED
-        machine = launch_machine(DOMAINS)
-        assert Replay(machine, tmp_path_factory.getbasetemp(), slice_length=slice_length).run(pair.entries()) is None
+        entries = pair.entries()
+        if not any(entry.data == NON_STOP for entry in entries):  # in which requests may come between two instructions
+            machine, scratch = launch_machine(DOMAINS), tmp_path_factory.getbasetemp()
+            assert Replay(machine, scratch, slice_length=slice_length).run(entries) is None
         pair.leave()
         assert outcome(pair.server.served.machine) == undebugged()
     finally:

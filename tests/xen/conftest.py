@@ -16,7 +16,7 @@ from xdbg.abi.x86 import PTE_PRESENT, PTE_RW, PTE_USER
 from xdbg.machine.ram import Ram
 
 # Handlers enter themselves in the hypercall table when their modules are imported.
-from xdbg.xen import console, event_channel_op, physdev, sched, timer, vcpu_op, version, xenstore  # noqa: F401
+from xdbg.xen import console, event_channel_op, physdev, sched_op, timer, vcpu_op, version, xenstore  # noqa: F401
 from xdbg.xen.console import ConsoleState
 from xdbg.xen.domain import Domain
 from xdbg.xen.event_channel import EventChannels

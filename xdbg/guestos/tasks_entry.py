@@ -4,6 +4,8 @@
 kernel is on its last instructions, in enter_user_mode() and what that leaves through; or on its first ones. Then
 
 * rip, rflags, rsp, cs and ss are in the bounce frame, the tail of the struct regs that ends at kernel_stack_top;
+* rcx and r11 are on top of the bounce frame until the stub has taken them off: Xen enters the kernel by `sysret`, which
+  leaves its own values there;
 * the other registers are still in the vcpu until trap_common has pushed them, one below the other. What rsp has passed
   is in memory.
 """
@@ -56,14 +58,17 @@ class TasksEntry:
         """The registers of the current task, if they have not been saved."""
         if not self._is_entering(slot, vcpu):
             return None
+        in_memory = self._in_memory(vcpu)
         try:
             frame = self._memory.read_kernel(self._frame, self._regs.size)
+            gpr = [
+                self._regs.value(frame, name) if name in in_memory else vcpu.gpr[index]
+                for index, name in enumerate(GPR)
+            ]
+            for name, vaddr in self._bounce_words(vcpu).items():
+                gpr[GPR.index(name)] = _U64.unpack(self._memory.read_kernel(vaddr, _U64.size))[0]
         except NotMappedError:
             return None
-        in_memory = self._in_memory(vcpu)
-        gpr = [
-            self._regs.value(frame, name) if name in in_memory else vcpu.gpr[index] for index, name in enumerate(GPR)
-        ]
         if any(vcpu.rip in stub for stub in self._stubs):
             is_syscall = vcpu.rip in self._syscall
         else:
@@ -85,8 +90,8 @@ class TasksEntry:
         values = {name: registers.gpr[index] for index, name in enumerate(GPR) if name in in_memory}
         values |= {"rip": registers.rip, "rflags": registers.rflags}
         memory = [(Vaddr(self._frame + self._regs.fields[name].offset), _U64.pack(values[name])) for name in values]
-        if any(vcpu.rip in stub for stub in self._stubs):
-            memory.extend(self._bounce_words(registers, vcpu))
+        for name, vaddr in self._bounce_words(vcpu).items():
+            memory.append((vaddr, _U64.pack(registers.gpr[GPR.index(name)])))
         return memory, {index: registers.gpr[index] for index, name in enumerate(GPR) if name not in in_memory}
 
     def _is_entering(self, slot: bytes, vcpu: KernelRegisters) -> bool:
@@ -103,19 +108,20 @@ class TasksEntry:
         lowest = vcpu.gpr[_RSP] if vcpu.rip in self._common else 0
         return {name for name in GPR if self._frame + self._regs.fields[name].offset >= lowest}
 
-    def _bounce_words(self, registers: UserRegisters, vcpu: KernelRegisters) -> list[tuple[Vaddr, bytes]]:
-        """What lies on top of a bounce frame until the stub has taken it off: rcx, then r11."""
+    def _bounce_words(self, vcpu: KernelRegisters) -> dict[str, Vaddr]:
+        """Where rcx and r11 lie that the stub has not taken off the bounce frame."""
         sp = vcpu.gpr[_RSP]
-        rcx, r11 = (_U64.pack(registers.gpr[GPR.index(name)]) for name in ("rcx", "r11"))
-        stub = next(stub for stub in self._stubs if vcpu.rip in stub)
+        stub = next((stub for stub in self._stubs if vcpu.rip in stub), None)
+        if stub is None:
+            return {}
         size = 16 if stub is self._stubs[0] else len(stub)
         match (vcpu.rip - stub.start) % size:
             case 0:
-                return [(Vaddr(sp), rcx), (Vaddr(sp + 8), r11)]
+                return {"rcx": Vaddr(sp), "r11": Vaddr(sp + 8)}
             case 1:
-                return [(Vaddr(sp), r11)]
+                return {"r11": Vaddr(sp)}
             case _:
-                return []
+                return {}
 
 
 def _range(symbols: SymbolTable, name: str) -> range:

@@ -59,7 +59,7 @@ def _domctl_target_exists(vcpu: Vcpu, cmd: int, domid: int) -> bool:
         return True
     if cmd in {XEN_DOMCTL_TEST_ASSIGN_DEVICE, XEN_DOMCTL_VM_EVENT_OP} and domid == DOMID_INVALID:
         return True
-    return domain_exists(vcpu, domid)
+    return domain_exists(vcpu.domain.hv, domid)
 
 
 @hypercall(Hypercall.ARCH_1)
@@ -71,7 +71,7 @@ def do_paging_domctl_cont(vcpu: Vcpu, u_domctl: int) -> int:
     op = read_struct(vcpu, u_domctl, XenDomctl)
     if op.interface_version != XEN_DOMCTL_INTERFACE_VERSION or op.cmd != XEN_DOMCTL_SHADOW_OP:
         raise HypercallError(Errno.EOPNOTSUPP)
-    if not domain_exists(vcpu, op.domain):
+    if not domain_exists(vcpu.domain.hv, op.domain):
         raise HypercallError(Errno.ESRCH)
     raise HypercallError(Errno.EPERM)
 
@@ -130,7 +130,7 @@ def do_dm_op(vcpu: Vcpu, domid: int, count: int, bufs: int) -> int:
         raise HypercallError(Errno.E2BIG)
     copy_from_guest(vcpu, bufs, count * XenDmOpBuf.SIZE)
     domid &= 0xFFFF
-    if not domain_exists(vcpu, domid):
+    if not domain_exists(vcpu.domain.hv, domid):
         raise HypercallError(Errno.ESRCH)
     if domid == vcpu.domain.domid:
         raise HypercallError(Errno.EPERM)

@@ -24,14 +24,6 @@ NR_HYPERCALLS: Final = 64
 """Numbers that a hypercall may have in Xen's ABI. Xen: NR_hypercalls."""
 
 
-def domain_exists(hv: "Hypervisor", domid: int) -> bool:
-    """Whether there is a domain of that number: those of the machine, and domain 0, where the backends are.
-
-    Xen: rcu_lock_domain_by_id().
-    """
-    return domid in hv.domains or domid == 0
-
-
 @dataclass(slots=True, eq=False)
 class Domain:
     """One domain of the machine `hv`."""

@@ -4,7 +4,7 @@ Domain 0 always exists: the backends of console, xenstore and disks are in it. I
 guest could see; whatever a domU asks about it, it is not permitted to.
 """
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from xdbg.abi.errno import Errno
 from xdbg.abi.mmu import DOMID_SELF
@@ -13,17 +13,20 @@ from .domain import Domain
 from .faults import HypercallError
 from .vcpu import Vcpu
 
+if TYPE_CHECKING:
+    from .setup import Hypervisor
+
 CONTROL_DOMID: Final = 0
 
 
-def domain_exists(vcpu: Vcpu, domid: int) -> bool:
+def domain_exists(hv: "Hypervisor", domid: int) -> bool:
     """Whether `domid` is a domain's number; DOMID_SELF is none. Xen: rcu_lock_domain_by_id()."""
-    return domid == CONTROL_DOMID or domid in vcpu.domain.hv.domains
+    return domid == CONTROL_DOMID or domid in hv.domains
 
 
 def check_exists(vcpu: Vcpu, domid: int) -> None:
     """-ESRCH if `domid` is neither a domain's number nor DOMID_SELF. Xen: rcu_lock_domain_by_any_id()."""
-    if domid != DOMID_SELF and not domain_exists(vcpu, domid):
+    if domid != DOMID_SELF and not domain_exists(vcpu.domain.hv, domid):
         raise HypercallError(Errno.ESRCH)
 
 

@@ -108,25 +108,12 @@ def deliver_upcall(vcpu: Vcpu) -> None:
     bounce.flags = 0
 
 
-def syscall_entered(vcpu: Vcpu) -> None:
-    """What `syscall` and Xen's entry for it leave in the registers, in either mode. Xen: lstar_enter.
-
-    The instruction keeps the return address in rcx and the flags in r11; the selectors that it came with are lost.
-    """
-    cpu = vcpu.domain.hv.cpu
-    cpu.gpr[RCX] = cpu.rip
-    cpu.gpr[R11] = cpu.rflags
-    cpu.cs = FLAT_KERNEL_CS64
-    cpu.ss = FLAT_KERNEL_SS64
-
-
 def bounce_syscall(vcpu: Vcpu) -> None:
     """A `syscall` from user mode goes to the guest's syscall callback. Xen: lstar_enter, switch_to_kernel.
 
     RIP is behind the instruction; rcx and r11 of the frame are what the instruction itself would have left there.
     """
     cpu = vcpu.domain.hv.cpu
-    syscall_entered(vcpu)
     callback = vcpu.syscall_callback
     if callback.address == 0:
         # Without a callback the instruction is an invalid opcode, and a fault stands at its instruction.

@@ -179,8 +179,12 @@ def is_masked(domain: Domain, port: int) -> bool:
 
 
 def pending_ports(vcpu: Vcpu) -> tuple[int, ...]:
-    """The ports of the vcpu's domain that are pending and not masked, ascending; for a trace of upcalls."""
+    """The ports that notify the vcpu, are pending and not masked, ascending; for a trace of upcalls.
+
+    A bit that belongs to no port counts for vcpu 0.
+    """
     ram = vcpu.domain.hv.ram
+    known = vcpu.domain.event_channels.ports
     base = vcpu.domain.shared_info_maddr
     ports = []
     for word in range(64):
@@ -189,7 +193,9 @@ def pending_ports(vcpu: Vcpu) -> tuple[int, ...]:
             bits &= ~ram.read_u64(base + _MASK + word * 8)
         while bits:
             lowest = bits & -bits
-            ports.append(word * 64 + lowest.bit_length() - 1)
+            number = word * 64 + lowest.bit_length() - 1
+            if vcpu.vcpu_id == (known[number].vcpu_id if number < len(known) else 0):
+                ports.append(number)
             bits ^= lowest
     return tuple(ports)
 

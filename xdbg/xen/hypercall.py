@@ -15,7 +15,6 @@ from xdbg.abi.hypercalls import Hypercall
 from xdbg.machine.registers import R8, R9, R10, RAX, RDI, RDX, RSI
 
 from .domain import NR_HYPERCALLS
-from .entry import syscall_entered
 from .events import HypercallDone, HypercallEntered
 from .faults import GuestFault, HypercallError
 from .vcpu import Vcpu
@@ -88,7 +87,6 @@ def pv_hypercall(vcpu: Vcpu) -> None:
     """A `syscall` from kernel mode: RIP is already behind it. Xen: pv_hypercall()."""
     cpu = vcpu.domain.hv.cpu
     gpr = cpu.gpr
-    syscall_entered(vcpu)
     result = call(
         vcpu,
         gpr[RAX],

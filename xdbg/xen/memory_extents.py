@@ -11,7 +11,8 @@ from xdbg.abi.frames import PAGE_SHIFT, Mfn
 from xdbg.abi.memory import XENMEMF_EXACT_NODE_REQUEST
 from xdbg.abi.mmu import DOMID_SELF
 
-from .domain import Domain, domain_exists
+from .domain import Domain
+from .domain_lookup import domain_exists
 from .faults import HypercallError
 from .guest_access import address_ok, copy_from_guest, copy_to_guest
 from .heap import OutOfFramesError

@@ -32,7 +32,7 @@ from xdbg.abi.memory import (
 from xdbg.abi.shared_info import ArchSharedInfo, SharedInfo
 from xdbg.abi.x86 import MACH2PHYS_NR_ENTRIES, MACH2PHYS_VIRT_END, MACH2PHYS_VIRT_START
 
-from .domain import domain_exists
+from .domain_lookup import domain_exists
 from .faults import HypercallError
 from .guest_access import address_ok, copy_from_guest, copy_to_guest, read_struct, write_struct
 from .memory_extents import any_domain, own_domain, remote_domain

@@ -27,7 +27,8 @@ from xdbg.abi.mmu import (
 from xdbg.abi.x86 import PTE_ADDR_MASK, PTE_PRESENT, PTE_PSE, PTE_SIZE, PTES_PER_TABLE
 
 from .continuation import BATCH, can_continue, create_continuation
-from .domain import Domain, domain_exists
+from .domain import Domain
+from .domain_lookup import domain_exists
 from .events import MemoryWritten
 from .faults import GuestFault, HypercallError
 from .guest_access import address_ok, copy_from_guest, copy_to_guest

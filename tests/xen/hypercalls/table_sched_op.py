@@ -22,9 +22,10 @@ from xdbg.abi.vcpu import (
     VcpuRunstateInfo,
     VcpuSetPeriodicTimer,
     VcpuSetSingleshotTimer,
+    Vgcf,
 )
 
-from .domain_under_test import FREE, L1, DomainUnderTest
+from .domain_under_test import FREE, L1, L4, DomainUnderTest
 from .vocabulary import (
     DOM0,
     EEXIST,
@@ -62,6 +63,9 @@ SOURCE = "do_sched_op()"
 IPI = (Hypercall.EVENT_CHANNEL_OP, EvtchnOp.BIND_IPI, put(EvtchnBindIpi, vcpu=0))
 PORTS = Put(((1).to_bytes(4, "little"),))
 NO_PORT = Put(((5000).to_bytes(4, "little"),))
+STARTED = put(
+    VcpuGuestContext, flags=int(Vgcf.IN_KERNEL), user_regs__rip=va(FREE), user_regs__cs=0xE033, ctrlreg__3=mfn(L4) << 12
+)
 SOON = Later("soon", lambda guest: guest.hv.now() + 1_000_000)
 
 
@@ -241,6 +245,7 @@ TABLES = (
                 "gives a vcpu its registers",
                 "do_vcpu_op(), default_initialise_vcpu()",
                 [
+                    Row("the other", (1, STARTED.at(Place.LAST)), 0),
                     Row("one that has them", (0, va(FREE)), EEXIST),
                     Row("in a page and the next", (0, put(VcpuGuestContext).at(Place.LAST)), EEXIST),
                     NO_VCPU,

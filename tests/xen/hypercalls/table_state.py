@@ -136,7 +136,7 @@ STACK = only(
     "sets the kernel's stack",
     "do_stack_switch()",
     Row("valid", (0xE02B, va(FREE)), 0),
-    Row("a null selector", (0, va(FREE)), 0, then=state_is("kernel_ss", 0xE02B)),
+    Row("a null selector", (0, va(FREE)), 0, then=state_is("kernel_ss", 3)),
     Row("RPL 0", (0xE028, va(FREE)), 0, then=state_is("kernel_ss", 0xE02B)),
     Row("any address", (0xE02B, IN_XEN), 0, then=state_is("kernel_sp", IN_XEN)),
     Row("a selector of Xen's", (0xE008, va(FREE)), 0),
@@ -339,7 +339,7 @@ SEGMENT_BASE = Table(
             [
                 Row("null", (0,), 0),
                 Row("Xen's flat data", (0xE02B,), 0),
-                Row("beyond the GDT", (0x8003,), EPERM),
+                Row("beyond the GDT", (0x8003,), 0, then=state_is("domain.hv.cpu.gs", 0)),
                 Row("a selector has 16 bits", (0x10000,), 0),
             ],
         ),

@@ -94,7 +94,7 @@ class Fields:
 
 
 def put(kind: type[Any], **values: Any) -> Put:
-    """A structure; `in_` and the like as in the class, `u__ipi__vcpu` for a field within."""
+    """A structure; `in_` and the like as in the class, `u__ipi__vcpu` for a field within, `ctrlreg__3` of an array."""
     return Put((fields(kind, **values),))
 
 
@@ -115,7 +115,10 @@ def set_field(value: Any, path: str, given: Any) -> None:
     *outer, last = path.split(".")
     for name in outer:
         value = getattr(value, name)
-    setattr(value, last, given)
+    if last.isdigit():
+        value[int(last)] = given
+    else:
+        setattr(value, last, given)
 
 
 def get_field(value: Any, path: str) -> Any:

@@ -54,8 +54,10 @@ class StandInCpu:
     def flush_tlb(self) -> None:
         self.flushes += 1
 
-    def set_ldt(self, base: int, limit: int, _selector: int = 0) -> None:
+    def set_ldt(self, base: int, limit: int, selector: int = 0) -> None:
+        del selector
         self.ldt = (base, limit)
+        self.ldt_selector = selector
 
     def set_gdt(self, base: int, limit: int) -> None:
         self.gdt = (base, limit)

@@ -178,7 +178,7 @@ class Catches(StopSource):
         catches = tuple(dict.fromkeys(catch for _, caught in batch for catch in caught))
         told = [self._call_line(vcpu, event.nr, event.args, self._rip(), in_multicall=True) for event, _ in batch]
         rest = [f"... {len(told) - _MAX_TOLD} more of that multicall"] if len(told) > _MAX_TOLD else []
-        note = "the whole multicall has been handled: its entries can't be stopped at one by one"
+        note = "they have been handled: entries of a multicall can't be stopped at one by one"
         return self._stop(vcpu, catches, Signal.TRAP, told[0], [*told[:_MAX_TOLD], *rest], note)
 
     def reached(self, vcpu: Vcpu, vaddr: Vaddr) -> StopEvent | None:

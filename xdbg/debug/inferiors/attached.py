@@ -153,6 +153,10 @@ class Inferiors:
             return self.kernel_attached and 0 < thread.tid <= len(self.domain.vcpus)
         return thread.pid in self._attached and thread.tid == thread.pid
 
+    def is_started(self, thread: Thread) -> bool:
+        """Whether a thread can execute anything: not so a vcpu that was never started."""
+        return thread.pid != KERNEL_PID or self.vcpu(thread).is_initialised
+
     def threads_of(self, pid: int) -> list[Thread]:
         """The threads of one inferior."""
         if pid == KERNEL_PID:

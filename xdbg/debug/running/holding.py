@@ -7,11 +7,11 @@ The domain runs as one machine; a thread that stands still is taken out of it as
   jump to itself all the while, but not one instruction of it is executed. With no event to come, and no other vcpu that
   could run, the domain is idle. What the kernel is doing on the process's behalf goes on, up to its return to user
   mode.
-* A *vcpu* (a thread of the kernel) executes nothing at all, whatever its mode; Xen does not schedule it. With one
-  vcpu, the whole domain stands, and so does its time; processes that are "running" wait for it. Only a vcpu that was
-  asked to stop, and stands nowhere in particular, is *lent* to a process that is to take a single step: gdb steps over
-  a breakpoint by stopping all threads, one process's step, and letting all go on, which could not work otherwise. The
-  kernel then runs until that process has made its step; nothing is told of the vcpu meanwhile.
+* A *vcpu* (a thread of the kernel) executes nothing at all, whatever its mode; Xen does not schedule it. When all
+  that are up stand, the whole domain stands, and so does its time; processes that are "running" wait for it. Only a
+  vcpu that was asked to stop, and stands nowhere in particular, is *lent* to a process that is to take a single step:
+  gdb steps over a breakpoint by stopping all threads, one process's step, and letting all go on, which could not work
+  otherwise. The kernel then runs until that process has made its step; nothing is told of the vcpu meanwhile.
 * A process that was stopped in the middle of its kernel (a breakpoint there that was set through the process) *pins*
   its vcpu, which stands as if its own thread did, until the process is resumed or detached.
 
@@ -145,7 +145,7 @@ class Holding:
     @property
     def all_stand(self) -> bool:
         """Whether no vcpu may execute anything."""
-        return all(self.stands(vcpu) for vcpu in self._inferiors.domain.vcpus)
+        return all(self.stands(vcpu) for vcpu in self._inferiors.domain.vcpus if vcpu.is_up)
 
     def spins(self, vcpu: Vcpu) -> bool:
         """Whether a vcpu is in user mode of a process that stands still."""

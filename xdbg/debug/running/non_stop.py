@@ -66,14 +66,19 @@ class NonStop:
     # -- NonStop
 
     def set_non_stop(self, on: bool) -> None:
-        """All threads stand still in either case; nothing changes if it is so already."""
+        """All threads stand still in either case; nothing changes if it is so already.
+
+        A vcpu that was never started executes nothing anyway, and runs when it is.
+        """
         if on == self._holding.on:
             return
         self._forget()
         self._run.standstill()
         if on:
             self._holding.begin(
-                self._stops.reply(Signal.ZERO, thread, self._vcpu_of(thread)) for thread in self._threads()
+                self._stops.reply(Signal.ZERO, thread, self._vcpu_of(thread))
+                for thread in self._threads()
+                if self._inferiors.is_started(thread)
             )
         else:
             self._holding.end()
@@ -92,8 +97,13 @@ class NonStop:
                 raise TargetError(EPERM, f"{page:#x} is read-only and may be shared; in non-stop it can't be written")
 
     def stopped(self) -> Sequence[StopEvent]:
-        """The last stops."""
-        return self._holding.stops()
+        """The last stop of one thread; those of the others are told as if they happened now.
+
+        gdb 13 ends itself when it is told of several as it connects.
+        """
+        stops = self._holding.stops()
+        self._pending.extend(stop for stop in stops[1:] if stop not in self._pending)
+        return stops[:1]
 
     # -- the debugger's side
 
