@@ -50,12 +50,12 @@ class StandInCpu:
     ldt: tuple[int, int] = (0, 0)
     gpr: list[int] = field(default_factory=lambda: [0] * 16)
     flushes: int = 0
+    ldt_selector: int = 0
 
     def flush_tlb(self) -> None:
         self.flushes += 1
 
     def set_ldt(self, base: int, limit: int, selector: int = 0) -> None:
-        del selector
         self.ldt = (base, limit)
         self.ldt_selector = selector
 
