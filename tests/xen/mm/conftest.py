@@ -50,6 +50,7 @@ class StandInCpu:
     ldt: tuple[int, int] = (0, 0)
     gpr: list[int] = field(default_factory=lambda: [0] * 16)
     flushes: int = 0
+    ldt_selector: int = 0
 
     def flush_tlb(self) -> None:
         self.flushes += 1
