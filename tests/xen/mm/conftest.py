@@ -55,7 +55,6 @@ class StandInCpu:
         self.flushes += 1
 
     def set_ldt(self, base: int, limit: int, selector: int = 0) -> None:
-        del selector
         self.ldt = (base, limit)
         self.ldt_selector = selector
 
