@@ -452,9 +452,9 @@ static void plain_call(struct call *call)
     call->args[1] = one_in(2) ? random_buffer() : one_in(2) ? (unsigned long)words : call->args[1];
     switch (call->nr) {
     case __HYPERVISOR_set_debugreg:
-        /* Breakpoints may be set where nothing of the fuzzer's own is. */
+        /* A breakpoint in the fuzzer's own text could be hit on the way to where it is taken away, again and again. */
         call->args[0] = random_below(9);
-        call->args[1] = random_buffer();
+        call->args[1] = one_in(3) ? bad_pointer() : (unsigned long)pool[random_below(NR_POOL)].va + random_below(PAGE_SIZE);
         break;
     case __HYPERVISOR_set_segment_base:
         call->args[1] = random_value();
