@@ -24,7 +24,7 @@
  * Bytes 40 and 48, which add 1 and take 1 away here, are prefixes in 64-bit code. Each label is where a trap must find rip.
  */
 extern char entry_syscall[];
-extern char compat_start[], at_int80[], at_sysenter[], at_syscall[], at_into[], at_load[], at_long[], at_own_gate[], at_push[];
+extern char compat_start[], at_int80[], at_first_sysenter[], at_sysenter[], at_syscall[], at_into[], at_load[], at_long[], at_own_gate[], at_push[];
 extern char at_bound[], step_1[], step_2[], step_3[], at_end[];
 __asm__(".section .user, \"ax\", @progbits\n"
         ".code32\n"
@@ -39,6 +39,8 @@ __asm__(".section .user, \"ax\", @progbits\n"
         "at_int80:\n"
         "    mov $" EXPAND(SYSENTER_ARGUMENT) ", %eax\n"
         "    mov %esp, %ebp\n"
+        "    sysenter\n"
+        "at_first_sysenter:\n"
         "    sysenter\n"
         "at_sysenter:\n"
         "    .byte 0x0f, 0x05\n" /* syscall: the processor is Intel's */
@@ -98,6 +100,7 @@ struct trap {
 
 static const struct trap expected[] = {
     {"int 0x80", VECTOR_INT80, at_int80, CS32, 0, NULL},
+    {"sysenter without a callback", VECTOR_GP, NULL, 3, 0, at_first_sysenter},
     {"sysenter", VECTOR_SYSCALL, NULL, 3, 0, at_sysenter},
     {"syscall, which is not of 32-bit code", VECTOR_UD, at_sysenter, CS32, 0, at_syscall},
     {"into", VECTOR_OF, at_into, CS32, 0, NULL},
@@ -116,6 +119,16 @@ enum { NR_EXPECTED = sizeof(expected) / sizeof(expected[0]) };
 
 static unsigned next;
 
+static void register_sysenter(void)
+{
+    struct callback_register sysenter = {
+        .type = CALLBACKTYPE_sysenter, .flags = CALLBACKF_mask_events, .address = (unsigned long)entry_syscall,
+    };
+
+    if (hypercall_callback_op(CALLBACKOP_register, &sysenter))
+        fail("callback_op refuses sysenter");
+}
+
 /* What is special of a trap, beside what `expected` says. */
 static void look_closer(struct regs *regs)
 {
@@ -127,25 +140,28 @@ static void look_closer(struct regs *regs)
         check("r9, which 32-bit code does not see", regs->r9, 1ul << 40);
         break;
     case 1:
+        register_sysenter();
+        /* fall through */
+    case 2:
         check("the argument of sysenter", regs->rax, SYSENTER_ARGUMENT);
         check("rsp of sysenter", regs->rsp, 0);
         regs->rsp = regs->rbp;
         regs->cs = CS32;
         break;
-    case 4:
+    case 5:
         check("cr2", shared_info->vcpu_info[0].arch.cr2, 0x900010);
         break;
-    case 6:
+    case 7:
         check("a register of 64 bits", regs->rdx, 0x123456789);
         break;
-    case 8:
+    case 9:
         check("cr2 of the push", shared_info->vcpu_info[0].arch.cr2, NOT_MAPPED - 4);
         regs->rsp = STACK_TOP;
         break;
-    case 11:
+    case 12:
         regs->rflags &= ~RFLAGS_TF;
         break;
-    case 12:
+    case 13:
         regs->cs = OWN_CS;
         break;
     default:
@@ -184,9 +200,6 @@ static void own_gdt(void)
 void compat_mode(const struct address_space *space)
 {
     static const unsigned char vectors[] = {VECTOR_DB, VECTOR_OF, VECTOR_BR, VECTOR_UD, VECTOR_GP, VECTOR_PF, VECTOR_INT80};
-    struct callback_register sysenter = {
-        .type = CALLBACKTYPE_sysenter, .flags = CALLBACKF_mask_events, .address = (unsigned long)entry_syscall,
-    };
     struct regs regs = {
         .rip = (uint64_t)compat_start,
         .cs = CS32,
@@ -202,7 +215,5 @@ void compat_mode(const struct address_space *space)
     for (unsigned i = 0; i < sizeof(vectors); i++)
         trap_set(vectors[i], (vectors[i] == VECTOR_OF ? GATE_DPL3 : GATE_DPL0) | GATE_MASKS_EVENTS, user_trap);
     trap_set(VECTOR_SYSCALL, 0, user_trap);
-    if (hypercall_callback_op(CALLBACKOP_register, &sysenter))
-        fail("callback_op refuses sysenter");
     regs_enter(&regs);
 }

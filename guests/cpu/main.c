@@ -6,7 +6,7 @@
  * Each check compares what the handler of all vectors has seen with what hardware under Xen 4.17 shows.
  *
  * Expect: exit 0
- * Expect-output: 221 checks, 0 wrong
+ * Expect-output: 228 checks, 0 wrong
  * Expect-output: PASS cpu
  */
 #include <pv/console.h>
