@@ -215,6 +215,38 @@ def test_a_transfer_to_32_bit_code_beyond_4_gib_faults_at_the_transfer(code):
     assert (cpu.rip, cpu.gpr[RSP], cpu.is_64bit, cpu.count, cpu.cs) == (CODE, STACK_TOP - 256, True, 0, 0xE033)
 
 
+@pytest.mark.parametrize("is_mapped_beyond", [False, True])
+@pytest.mark.parametrize("inside", [1, 2, 3])
+def test_code_that_runs_over_the_end_of_the_4_gib_begins_again_at_0(inside, is_mapped_beyond):
+    """Whatever is mapped behind and wherever it is stopped; also when the end cuts its last instruction."""
+    add = b"\x83\xc0\x10"
+    last, rest = b"\x40" * 3 + add[:inside], add[inside:]
+
+    def make() -> Guest:
+        made = start("nop")
+        made.ram.write(made.map(0xFFFF_F000, RX) + 4096 - len(last), last)
+        made.ram.write(made.map(0, RX), b"\xcc" * len(rest) + b"\x40\x40\xcc")
+        if is_mapped_beyond:
+            made.ram.write(made.map(1 << 32, RX), rest + b"\x48" * 8 + b"\xcc")
+        made.cpu.rip = (1 << 32) - len(last)
+        return made
+
+    whole, stepped = make(), make()
+    came, trail = whole.run_to_end(), []
+    while (ended := stepped.cpu.step()) == StepExit():
+        trail.append((stepped.cpu.count, stepped.cpu.rip, stepped.cpu.gpr[RAX]))
+    if rest and not is_mapped_beyond:
+        assert came == ended == ExceptionExit(PF, 0x14, cr2=1 << 32)
+    else:
+        assert came == ended == ExceptionExit(BP, software=True, length=1)
+        assert (whole.cpu.rip, whole.cpu.gpr[RAX]) == (len(rest) + 3, 3 + 16 + 2)
+    assert (stepped.cpu.count, stepped.cpu.rip) == (whole.cpu.count, whole.cpu.rip)
+    for seen in trail:
+        part = make()
+        assert part.cpu.enter(seen[0]) == DeadlineExit()
+        assert (part.cpu.count, part.cpu.rip, part.cpu.gpr[RAX]) == seen
+
+
 def test_segments_with_a_base():
     made = start(f"mov eax, {BASED}; mov ds, eax; mov ebx, [{DATA}]; mov gs, eax; mov ecx, es:[{DATA}]; int3")
     made.ram.write_u64(made.ram.read_u64(made.pte_maddr(DATA)) & 0xFFFF_F000, 11)

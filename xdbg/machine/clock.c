@@ -203,6 +203,8 @@ static __attribute__((noinline)) void slow_block(struct clock *c, uint64_t pc, u
     if (unlikely(c->checks_sse) && end_sse_check(c))
         restart(c, 0);
     c->checks_sse = unmasks_sse(c);
+    if (unlikely(wraps(c, pc)))
+        restart(c, 0);
     struct block *b = block_of(c, pc, size);
     uint64_t running_limit = c->limit;
     struct line *line;
@@ -236,6 +238,8 @@ static __attribute__((noinline)) void slow_block(struct clock *c, uint64_t pc, u
     limit = c->nr_stop_points ? first_stop_inside(c, pc, b) : b->icount;
     if (unlikely(c->break_execute))
         limit = first_breakpoint_inside(c, pc, b, limit);
+    if (unlikely(b->compat))
+        limit = before_wrap(b, pc, limit);
     bool runs_alone = unlikely(c->checks_sse);
     if (unlikely(b->special_index < limit) && special_is_active(c, b)) {
         if (b->special_index == 0 && b->special < SPECIAL_FLAGS)

@@ -306,6 +306,8 @@ void decode(const uint8_t *code, size_t available, bool compat, struct instructi
 struct segment *segments(const struct clock *c);
 bool is_compat(const struct clock *c);
 bool enter_mode(struct clock *c);
+bool wraps(struct clock *c, uint64_t pc);
+unsigned before_wrap(const struct block *block, uint64_t pc, unsigned limit);
 void begin_far(struct clock *c, uint64_t pc);
 void end_far(struct clock *c);
 

@@ -26,7 +26,7 @@ on from the low half of the address space into what is not canonical is #PF, if 
 denormal operands (DE), nor tiny results that are exact (UE); fxsave is #GP and not #AC where it is misaligned by less
 than 4; `mov` to and from CR1 and CR5-CR7 is #GP, not #UD; a far return without REX.W looks at 32 bits of RSP; in
 32-bit code an access does not look at the limit and the type (read-only, execute-only) of its segment, nor whether the
-selector is null, and code that runs on over the end of the 4 GiB does not begin again at 0.
+selector is null.
 """
 
 import ctypes

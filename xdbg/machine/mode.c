@@ -55,6 +55,25 @@ bool enter_mode(struct clock *c)
     return true;
 }
 
+/* Has 32-bit code run on to `pc` over the end of the 4 GiB? Then it goes on at the beginning, which the engine does not know. */
+bool wraps(struct clock *c, uint64_t pc)
+{
+    if (!is_compat(c) || !(pc >> 32))
+        return false;
+    *c->engine.eip = (uint32_t)pc;
+    c->last = NULL;
+    return true;
+}
+
+/* How many instructions of the block, at most `limit`, begin before the end of the 4 GiB. */
+unsigned before_wrap(const struct block *b, uint64_t pc, unsigned limit)
+{
+    uint64_t left = ((uint64_t)1 << 32) - pc;
+    unsigned whole = left < b->size ? instructions_before(b, left) : limit;
+
+    return whole < limit ? whole : limit;
+}
+
 /* The block that is about to run is a far transfer at `pc`. */
 void begin_far(struct clock *c, uint64_t pc)
 {

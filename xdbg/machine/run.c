@@ -198,6 +198,7 @@ uint64_t xdbg_run(struct clock *c)
             run_to_event(c);
     if (c->count == start)
         *e->eflags |= resumes;
+    wraps(c, *e->eip);
     e->reg_read(e->uc, UC_X86_REG_RFLAGS, &c->rflags);
     return c->event;
 }

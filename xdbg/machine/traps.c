@@ -57,7 +57,9 @@ static void fetch_fault(struct clock *c, uint64_t vector, uint64_t error_code, u
 
     note_rep(c, rip);
     c->last = NULL;
-    if (c->count >= c->deadline) {
+    if (unlikely(wraps(c, rip))) {
+        return;
+    } else if (c->count >= c->deadline) {
         leave(c, EVENT_DEADLINE);
     } else if (stop_point_stops(c, rip)) {
         leave(c, EVENT_STOP_POINT);
