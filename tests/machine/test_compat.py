@@ -195,6 +195,11 @@ def test_the_trap_flag_steps_through_far_transfers():
             0,
             1,
         ),
+        (
+            "push 0x20202; push cs; push 0x400000; iret",
+            EngineExit(f"iret in 32-bit code that loads the flag VM at {CODE + 11:#x}"),
+            *(11, 3),
+        ),
         ("nop; jmp 0x7b:0", ExceptionExit(GP, 0x78), 1, 1),
     ],
 )

@@ -265,7 +265,7 @@ static __attribute__((noinline)) void slow_block(struct clock *c, uint64_t pc, u
         if (c->checks_sse)
             begin_sse_check(c, pc);
         if (b->special == SPECIAL_FAR && b->special_index == 0)
-            begin_far(c, pc);
+            begin_far(c, pc, b);
     }
     line = cacheable ? &c->lines[LINE_OF(pc)] : &c->spare;
     if (cacheable && !line->key)

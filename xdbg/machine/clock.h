@@ -55,6 +55,7 @@ enum failure {
     FAILURE_OUTSIDE_RAM = 1000, /* an access or fetch there */
     FAILURE_STUCK,              /* the engine stops without a reason, or does not do as it is told */
     FAILURE_CODE_SEGMENT,       /* the guest is in code that is neither of 64 bits nor flat and of 32 */
+    FAILURE_VM86,               /* an iret of 32-bit code loads the flag VM */
 };
 
 /* How one instruction asks for more than translation. */
@@ -308,7 +309,7 @@ bool is_compat(const struct clock *c);
 bool enter_mode(struct clock *c);
 bool wraps(struct clock *c, uint64_t pc);
 unsigned before_wrap(const struct block *block, uint64_t pc, unsigned limit);
-void begin_far(struct clock *c, uint64_t pc);
+void begin_far(struct clock *c, uint64_t pc, const struct block *block);
 void end_far(struct clock *c);
 
 /* blocks.c */
