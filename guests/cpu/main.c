@@ -1,12 +1,12 @@
 /*
  * cpu: what a kernel sees of the processor and of Xen behind it, beyond the plain exceptions (see traps): its own debug
  * registers, single steps, alignment checks, exceptions that depend on an address, model-specific registers, CPUID,
- * ports by IOPL, and what an entry through Xen leaves in the registers.
+ * ports by IOPL, what an entry through Xen leaves in the registers, and user code of 32 bits (compat.c).
  *
  * Each check compares what the handler of all vectors has seen with what hardware under Xen 4.17 shows.
  *
  * Expect: exit 0
- * Expect-output: 142 checks, 0 wrong
+ * Expect-output: 228 checks, 0 wrong
  * Expect-output: PASS cpu
  */
 #include <pv/console.h>
@@ -15,6 +15,8 @@
 #include <pv/hypercall.h>
 #include <pv/mm.h>
 #include <pv/traps.h>
+
+#include "cpu.h"
 
 #define RFLAGS_RF 0x10000ul
 #define RFLAGS_AC 0x40000ul
@@ -37,7 +39,9 @@ static uint64_t go_on, expected_rip;
 
 static uint64_t words[8] __attribute__((aligned(64)));
 
-static void check(const char *what, uint64_t got, uint64_t expected)
+static struct address_space user_space;
+
+void check(const char *what, uint64_t got, uint64_t expected)
 {
     checks++;
     if (got == expected)
@@ -71,7 +75,7 @@ static void handle(struct regs *regs)
                      : "a"(input)                                                                                      \
                      : "rbx", "rcx", "rdx", "rsi", "rdi", "r8", "r10", "r11", "memory", "cc")
 
-static void done(const char *what)
+void done(const char *what)
 {
     static unsigned wrong_before;
 
@@ -278,6 +282,12 @@ static void user_trap(struct regs *regs)
     check("the step over the store", steps[2], (uint64_t)user_after_store);
     check("its causes", causes[2], DR6_ONES | DR6_STEP | 8);
     done("user mode stepped from iret on, and its own breakpoint");
+    hypercall_set_debugreg(7, 0);
+    compat_mode(&user_space);
+}
+
+void verdict(void)
+{
     printk("%u checks, %u wrong\n", checks, wrong);
     if (wrong)
         fail("cpu");
@@ -287,7 +297,6 @@ static void user_trap(struct regs *regs)
 
 static _Noreturn void enter_user_mode(void)
 {
-    static struct address_space space;
     struct regs regs = {
         .rip = (uint64_t)user_code,
         .cs = FLAT_USER_CS,
@@ -296,7 +305,7 @@ static _Noreturn void enter_user_mode(void)
         .ss = FLAT_USER_SS,
     };
 
-    user_image_map(&space, USER_STACK_TOP);
+    user_image_map(&user_space, USER_STACK_TOP);
     trap_set(VECTOR_DB, GATE_DPL0 | GATE_MASKS_EVENTS, user_trap);
     trap_set(VECTOR_SYSCALL, 0, user_trap);
     hypercall_set_debugreg(3, USER_WORD);

@@ -16,7 +16,7 @@ def ends_as_undebugged(gdb, plain):
     assert gdb.guest.stop() == plain.console
 
 
-@pytest.mark.parametrize("guest", ["hello", "int3", "traps", "tick", "tasks", "smp", "store", "disk"])
+@pytest.mark.parametrize("guest", ["hello", "int3", "traps", "cpu", "tick", "tasks", "smp", "store", "disk"])
 def test_gdb_that_only_looks_on(xdbg_gdb, undebugged, guest):
     ends_as_undebugged(xdbg_gdb(guest), undebugged(guest))
 

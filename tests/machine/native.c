@@ -17,12 +17,14 @@
 #include <unistd.h>
 
 enum { CODE = 0x400000, DATA = 0x600000, STACK = 0x7ec000, STACK_SIZE = 0x4000, PAGE = 4096, CODE_SIZE = 256, SECONDS = 5 };
+enum { USER32_CS = 0x23, USER_DS = 0x2b }; /* Linux, asm/segment.h */
 
 struct state {
     uint8_t code[CODE_SIZE];
     uint64_t gpr[16]; /* rax rcx rdx rbx rsp rbp rsi rdi r8..r15 */
     uint64_t rip, rflags, vector, error, cr2;
     uint64_t mxcsr, fcw;
+    uint64_t compat; /* the code is of 32 bits */
     uint8_t xmm[16][16];
     uint8_t data[256]; /* the first bytes of the data page */
     uint8_t stack[64]; /* the last bytes of the stack */
@@ -49,6 +51,10 @@ static void start(int signal, siginfo_t *info, void *context)
         c->uc_mcontext.gregs[gregs[i]] = (greg_t)state.gpr[i];
     c->uc_mcontext.gregs[REG_RIP] = (greg_t)state.rip;
     c->uc_mcontext.gregs[REG_EFL] = (greg_t)state.rflags;
+    if (state.compat) {
+        c->uc_mcontext.gregs[REG_CSGSFS] = (c->uc_mcontext.gregs[REG_CSGSFS] & ~0xffffll) | USER32_CS;
+        __asm__ volatile("mov %0, %%ds\n mov %0, %%es" ::"r"(USER_DS));
+    }
     c->uc_mcontext.fpregs->mxcsr = (uint32_t)state.mxcsr;
     c->uc_mcontext.fpregs->cwd = (uint16_t)state.fcw;
     c->uc_mcontext.fpregs->swd = 0;

@@ -13,8 +13,12 @@ from xdbg.machine.registers import GPR_NAMES
 
 from .conftest import CODE, DATA, RW, RX, STACK_TOP, Guest
 
-_STATE = struct.Struct("<256s16Q7Q256s256s64s")
+_STATE = struct.Struct("<256s16Q8Q256s256s64s")
 _MXCSR_AT, _XMM_AT = 24, 160
+_FLAT_CODE_32, _FLAT_DATA_32, _FLAT_CODE = 0x00CF_FB00_0000_FFFF, 0x00CF_F300_0000_FFFF, 0x00AF_FB00_0000_FFFF
+_GDT = 0x70_0000
+_USER32_CS, _USER_DS, _USER_CS = 0x23, 0x2B, 0x33
+"""Of Linux: asm/segment.h."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class State:
     cr2: int = 0
     mxcsr: int = 0x1F80
     fcw: int = 0x37F
+    compat: int = 0
     xmm: bytes = bytes(256)
     data: bytes = bytes(256)
     stack: bytes = field(default=bytes(64))
@@ -41,14 +46,14 @@ class State:
         return replace(self, gpr=tuple(gpr))
 
     def pack(self) -> bytes:
-        words = (*self.gpr, self.rip, self.rflags, self.vector, self.error, self.cr2, self.mxcsr, self.fcw)
+        words = (*self.gpr, self.rip, self.rflags, self.vector, self.error, self.cr2, self.mxcsr, self.fcw, self.compat)
         return _STATE.pack(self.code.ljust(256, b"\xcc"), *words, self.xmm, self.data, self.stack)
 
     @classmethod
     def unpack(cls, raw: bytes) -> "State":
         code, *words, xmm, data, stack = _STATE.unpack(raw)
-        rip, rflags, vector, error, cr2, mxcsr, fcw = words[16:]
-        return cls(code, tuple(words[:16]), rip, rflags, vector, error, cr2, mxcsr, fcw, xmm, data, stack)
+        rip, rflags, vector, error, cr2, mxcsr, fcw, compat = words[16:]
+        return cls(code, tuple(words[:16]), rip, rflags, vector, error, cr2, mxcsr, fcw, compat, xmm, data, stack)
 
 
 @cache
@@ -81,6 +86,12 @@ def run_emulated(state: State) -> State:
     for number, value in enumerate(state.gpr):
         cpu.gpr[number] = value
     cpu.rip, cpu.rflags = state.rip, state.rflags
+    if state.compat:
+        table = struct.pack("<7Q", 0, 0, 0, 0, _FLAT_CODE_32, _FLAT_DATA_32, _FLAT_CODE)
+        made.ram.write(made.map(_GDT, RW), table)
+        cpu.set_gdt(_GDT, len(table) - 1)
+        cpu.load_code(_USER32_CS, _FLAT_CODE_32, _USER_DS, _FLAT_DATA_32)
+        cpu.ds = cpu.es = _USER_DS
     fpu = bytearray(cpu.read_fpu())
     fpu[0:2] = struct.pack("<H", state.fcw)
     fpu[_MXCSR_AT : _MXCSR_AT + 4] = struct.pack("<I", state.mxcsr)
@@ -99,6 +110,7 @@ def run_emulated(state: State) -> State:
         came.cr2 or 0,
         *struct.unpack_from("<I", fpu, _MXCSR_AT),
         *struct.unpack_from("<H", fpu, 0),
+        state.compat,
         bytes(fpu[_XMM_AT : _XMM_AT + 256]),
         bytes(made.ram.read(data, 256)),
         bytes(made.ram.read(stack, 64)),

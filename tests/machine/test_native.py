@@ -242,6 +242,87 @@ _LOOP = "mov ecx, 5; 1: inc rax; mulss xmm0, xmm0; mulss xmm0, xmm3; dec ecx; jn
 case("an overflow in a loop", _LOOP, mxcsr=0x1B80, xmm=_XMM)
 
 
+_SET_AC_32, _CLEAR_AC_32 = (source.replace("fq", "fd").replace("rsp", "esp") for source in (_SET_AC, _CLEAR_AC))
+_STACK_32 = "mov ebx, esp; sub esp, 16"
+for _source in (
+    "inc eax; dec ebx; inc ax; dec cx",
+    "push eax; push cx; pop dx; pop eax; push 5; push -1; pop ebx",
+    "pushad; popad; push cs; pop eax; push ss; pop ss; push ds; pop ds; push es; pop es",
+    "pushfd; pop eax; pushf; pop bx",
+    "mov al, 0x9a; add al, 0x38; daa; sub al, 0x47; das; aaa; aas; mov ax, 123; aam; aad; .byte 0xd6",
+    "into; mov al, 127; add al, 1; into",
+    (
+        f"mov dword ptr [{DATA}], 2; mov dword ptr [{DATA + 4}], 9; mov eax, 5; bound eax, [{DATA}]; mov al, 1;"
+        f" bound eax, [{DATA}]"
+    ),
+    "mov ax, 0x1230; mov bx, 0x1233; arpl ax, bx",
+    ".byte 0x82, 0xc0, 5",
+    "aam 0",
+    "mov bx, 0x10; mov si, 0x20; lea eax, [bx + si + 5]; lea cx, [bp + di]",
+    "lea ax, [bx]; .byte 0x67, 0x8d, 0x06, 0x34, 0x12; .byte 0x67, 0x8d, 0x8e, 0x34, 0x12",
+    f"mov eax, [{DATA + 4}]; mov [{DATA + 32}], al; mov eax, 3; mov ebx, [{DATA} + eax * 4]; mov ecx, ss:[{DATA + 1}]",
+    f"mov ebp, {DATA}; mov eax, [ebp + 8]; mov ecx, [ebp + eax]; mov edx, [ecx * 2 + {DATA}]",
+    f"mov esi, {DATA}; mov edi, {DATA + 64}; mov ecx, 5; rep movsd; mov cl, 3; rep stosb; lodsw; scasd; cmpsb",
+    f"mov ebx, {DATA}; mov al, 3; xlat; mov esi, ebx; addr16 lodsb; nop",
+    f"mov ecx, 0x10003; mov edi, {DATA}; jcxz 2f; inc edx; 2: loop 2b; inc edx",
+    "mov ecx, 0x10002; 1: inc eax; addr16 loop 1b; jcxz 2f; inc eax; 2: inc eax",
+    "call 1f; 1: pop eax; jmp 2f; int3; 2: call 3f; int3; 3: ret 4",
+    "enter 8, 1; leave",
+    "mov eax, -1; mov ecx, 1; add ecx, eax; adc edx, 0; imul eax, ebx, 3; mul ebx; cdq; shld eax, ecx, 5; bswap edx",
+    "cmpxchg8b [esp]; xadd eax, ebx; bsf eax, ebx; popcnt ecx, ebx; crc32 eax, bl; cmovz eax, ebx; setc dl",
+    f"movups xmm0, [{DATA}]; addps xmm7, xmm0; movups [{DATA + 4}], xmm7; fld dword ptr [{DATA}]; fstp tbyte ptr [esp]",
+    "mov eax, [0x10]",
+    "mov eax, 0xfffffff0; mov [eax], eax",
+    "mov eax, 0xfffffff0; mov ebx, 0x600020; mov ecx, [eax + ebx + 8]",
+    "jmp 0x12345678",
+    "mov eax, 0x80000000; jmp eax",
+    "mov esp, 0x10; push eax",
+    "xor ecx, ecx; div ecx",
+    "cli",
+    "hlt",
+    "mov ds, esp",
+    "mov cs, eax",
+    "mov ss, edx",
+    "mov eax, cr0",
+    "mov dr0, eax",
+    "rdmsr",
+    "lldt ax",
+    "int3",
+    "ud2",
+    ".byte 0xf0; mov [esp], eax",
+    ".byte 0xf0; inc eax",
+    ".byte 0xf0; inc dword ptr [esp]",
+    ".byte 0xf0; les eax, [esp]",
+    ".byte 0x8f, 0xc8",
+    (
+        f"{_SET_AC_32}; mov eax, [{DATA + 4}]; {_CLEAR_AC_32}; mov eax, [{DATA + 5}]; {_SET_AC_32}; inc eax;"
+        f" mov eax, [{DATA + 5}]"
+    ),
+    f"{_STACK_32}; {_SET_AC_32}; mov bx, 1; mov si, 0; mov eax, 1; push ax; push eax",
+    "pushfd; or dword ptr [esp], 0x100; popfd; nop; nop",
+    "pushfd; or dword ptr [esp], 0x100; popfd; push ss; pop ss; nop; nop",
+    "pushfd; push cs; call 1f; jmp 2f; 1: iretd; 2: inc eax",
+    "push cs; push 0x400010; .byte 0xcb",
+    "mov eax, 0x1f00; push eax; ldmxcsr [esp]; xorps xmm0, xmm0; divss xmm0, xmm0",
+    (
+        "mov eax, 0x1d80; push eax; ldmxcsr [esp]; xorps xmm1, xmm1; inc ebx;"
+        " mov edx, 1; cvtsi2ss xmm0, edx; divss xmm0, xmm1"
+    ),
+):
+    _gpr = {
+        "rax": 0x1122_3344,
+        "rbx": 0x99AA_BBCC,
+        "rcx": 7,
+        "rdx": 0x80,
+        "rsi": DATA,
+        "rdi": DATA + 128,
+        "r9": 1 << 40,
+    }
+    CASES[f"32-bit: {_source}"] = State(
+        assemble(f".code32\n{_source}"), data=bytes(range(1, 65)).ljust(256, b"\0"), compat=1
+    ).with_registers(**_gpr)
+
+
 @cache
 def natively() -> dict[str, State]:
     return dict(zip(CASES, run_natively(list(CASES.values())), strict=True))

@@ -213,7 +213,7 @@ def test_kinds_are_parsed_from_a_list() -> None:
 def test_the_disassembler_is_loaded_only_when_an_exception_is_recorded(machine: Machine) -> None:
     recorder = machine.recorder()
     machine.tell(BOUNCE, FRAME, HANDLER, IRET, recorder=recorder)
-    assert recorder._describe._disassembler._engine is None
+    assert recorder._describe._disassembler._engines == {}
     machine.tell(INT3, recorder=recorder)
-    assert recorder._describe._disassembler._engine is not None
+    assert recorder._describe._disassembler._engines.keys() == {True}
     assert "capstone" not in vars(recorder_module)

@@ -63,7 +63,9 @@ class Machine:
             self._entry(table, index, below)
         for page in range(2):
             self._entry(4, (BASE >> 12 & 511) + page, 8 + page)
-        self.cpu = SimpleNamespace(count=1000, rip=BASE, gpr=list(range(16)), rflags=0x246, cs=0xE033, ss=0xE02B)
+        self.cpu = SimpleNamespace(
+            count=1000, rip=BASE, gpr=list(range(16)), rflags=0x246, cs=0xE033, ss=0xE02B, is_64bit=True
+        )
         hv = SimpleNamespace(ram=self.ram, cpu=self.cpu, observer=None)
         ports = [
             Port(),

@@ -5,8 +5,8 @@
  * time that a block runs in an epoch (an entry of the guest), its bytes in RAM are compared with a copy taken when the engine
  * translated it. When they differ, the translation is removed and made again.
  *
- * A block is known by its machine address, size and (if it crosses a page) the machine address of its second page: those
- * and the bytes determine its instructions. The engine announces each translation (the edge hook), so a block without
+ * A block is known by its machine address, size, (if it crosses a page) the machine address of its second page, and whether it is
+ * 32-bit code: those and the bytes determine its instructions. The engine announces each translation (the edge hook), so a block without
  * a copy, or one whose copy is older than its translation, is told from a stale one. Nothing is forgotten singly: when the
  * store is full, the copies and the engine's translations go together.
  *
@@ -74,6 +74,12 @@ static bool same_bytes(const struct clock *c, const struct block *b)
     return first == b->size || !memcmp(b->bytes + first, c->engine.ram + b->maddr2, b->size - first);
 }
 
+/* The instruction at an offset of the block. */
+void decode_at(const struct block *b, size_t offset, struct instruction *out)
+{
+    decode(b->bytes + offset, b->size - offset, b->compat, out);
+}
+
 /* Take the copy, and find the instructions in it. */
 static void describe(struct clock *c, struct block *b, uint32_t icount)
 {
@@ -93,7 +99,7 @@ static void describe(struct clock *c, struct block *b, uint32_t icount)
     b->last_offset = 0;
     for (uint32_t i = 0; i < icount; i++) {
         b->last_offset = (uint16_t)at;
-        decode(b->bytes + at, b->size - at, &instruction);
+        decode_at(b, at, &instruction);
         if (instruction.special != PLAIN) {
             b->special_index = (uint16_t)i;
             b->special = instruction.special;
@@ -114,7 +120,7 @@ unsigned instructions_before(const struct block *b, uint64_t offset)
     unsigned n = 0;
 
     while (n < b->icount && at < offset) {
-        decode(b->bytes + at, b->size - at, &instruction);
+        decode_at(b, at, &instruction);
         n++;
         if (!instruction.length)
             break;
@@ -130,7 +136,7 @@ unsigned offset_of_instruction(const struct block *b, unsigned index)
     unsigned at = 0;
 
     for (unsigned n = 0; n < index; n++) {
-        decode(b->bytes + at, b->size - at, &instruction);
+        decode_at(b, at, &instruction);
         at += instruction.length;
     }
     return at;
@@ -175,7 +181,7 @@ struct block *block_of(struct clock *c, uint64_t pc, uint32_t size)
 {
     struct engine *e = &c->engine;
     uint64_t maddr, maddr2 = ONE_PAGE;
-    bool fresh = c->fresh_size == size && c->fresh_pc == pc;
+    bool fresh = c->fresh_size == size && c->fresh_pc == pc, compat = is_compat(c);
     struct block **bucket, *b;
 
     c->slow_blocks++;
@@ -193,7 +199,7 @@ struct block *block_of(struct clock *c, uint64_t pc, uint32_t size)
     }
     bucket = &c->buckets[(maddr ^ maddr >> 16 ^ (uint64_t)size << 5) & (BUCKETS - 1)];
     for (b = *bucket; b; b = b->next)
-        if (b->maddr == maddr && b->size == size && b->maddr2 == maddr2)
+        if (b->maddr == maddr && b->size == size && b->maddr2 == maddr2 && b->compat == compat)
             break;
     if (b) {
         if (same_bytes(c, b))
@@ -217,6 +223,7 @@ struct block *block_of(struct clock *c, uint64_t pc, uint32_t size)
     b->maddr = maddr;
     b->maddr2 = maddr2;
     b->size = (uint16_t)size;
+    b->compat = compat;
     b->next = *bucket;
     *bucket = b;
     describe(c, b, (uint32_t)c->fresh_icount);

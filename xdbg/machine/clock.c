@@ -23,7 +23,6 @@
 
 #include "clock.h"
 
-enum { HFLAG_CS64 = 1 << 15 };
 enum { MANY_RESTARTS = 1000 }; /* two or three are usual before a block runs */
 static const uint32_t TB_CLUSTER = 0xff000000; /* the engine's blocks are of no cluster */
 
@@ -195,11 +194,6 @@ static void run_block(struct clock *c, struct line *line)
 
 static __attribute__((noinline)) void slow_block(struct clock *c, uint64_t pc, uint32_t size)
 {
-    if (unlikely(!(*c->engine.hflags & HFLAG_CS64))) {
-        c->last = NULL;
-        fail(c, FAILURE_NOT_64_BIT);
-        restart(c, 0);
-    }
     if (unlikely(c->checks_alignment != !!(*c->engine.eflags & FLAG_AC))) {
         drop_translation(c, pc, size); /* made without the hook, or with it in vain */
         c->last = NULL;
@@ -209,6 +203,8 @@ static __attribute__((noinline)) void slow_block(struct clock *c, uint64_t pc, u
     if (unlikely(c->checks_sse) && end_sse_check(c))
         restart(c, 0);
     c->checks_sse = unmasks_sse(c);
+    if (unlikely(wraps(c, pc)))
+        restart(c, 0);
     struct block *b = block_of(c, pc, size);
     uint64_t running_limit = c->limit;
     struct line *line;
@@ -242,6 +238,8 @@ static __attribute__((noinline)) void slow_block(struct clock *c, uint64_t pc, u
     limit = c->nr_stop_points ? first_stop_inside(c, pc, b) : b->icount;
     if (unlikely(c->break_execute))
         limit = first_breakpoint_inside(c, pc, b, limit);
+    if (unlikely(b->compat))
+        limit = before_wrap(b, pc, limit);
     bool runs_alone = unlikely(c->checks_sse);
     if (unlikely(b->special_index < limit) && special_is_active(c, b)) {
         if (b->special_index == 0 && b->special < SPECIAL_FLAGS)
@@ -266,6 +264,8 @@ static __attribute__((noinline)) void slow_block(struct clock *c, uint64_t pc, u
             new_epoch(c);
         if (c->checks_sse)
             begin_sse_check(c, pc);
+        if (b->special == SPECIAL_FAR && b->special_index == 0)
+            begin_far(c, pc, b);
     }
     line = cacheable ? &c->lines[LINE_OF(pc)] : &c->spare;
     if (cacheable && !line->key)

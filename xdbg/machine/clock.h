@@ -10,6 +10,7 @@
  * watches.c      data watch points
  * breakpoints.c  the guest's own debug registers
  * predicate.c    conditions of stop points
+ * mode.c         64-bit mode and compatibility mode
  * state.c        FPU image and whole CPU state as bytes
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -53,7 +54,8 @@ enum failure {
     FAILURE_ENGINE = 0,         /* + the engine's error code */
     FAILURE_OUTSIDE_RAM = 1000, /* an access or fetch there */
     FAILURE_STUCK,              /* the engine stops without a reason, or does not do as it is told */
-    FAILURE_NOT_64_BIT,         /* the guest has left 64-bit mode */
+    FAILURE_CODE_SEGMENT,       /* the guest is in code that is neither of 64 bits nor flat and of 32 */
+    FAILURE_VM86,               /* an iret of 32-bit code loads the flag VM */
 };
 
 /* How one instruction asks for more than translation. */
@@ -66,10 +68,12 @@ enum special {
     SPECIAL_RDPMC,
     SPECIAL_ICEBP,
     SPECIAL_SYSENTER,
+    SPECIAL_INTO,
     SPECIAL_INVALID, /* #UD, which the engine takes for something: AVX, a misplaced LOCK, ... */
     /* left to the engine, but in blocks of their own that are looked at each time */
-    SPECIAL_FLAGS, /* may load RFLAGS.AC: popf, iret */
+    SPECIAL_FLAGS, /* may load RFLAGS.AC: popf */
     SPECIAL_MXCSR, /* loads or stores MXCSR */
+    SPECIAL_FAR,   /* may change the mode: far jump, call, return, iret */
 };
 
 struct instruction {
@@ -81,9 +85,10 @@ struct instruction {
     uint8_t opcode;
     uint8_t modrm;   /* offset of the ModRM byte, 0: none */
     uint8_t rex;
-    uint8_t segment; /* 4 FS, 5 GS, 0 none that counts */
+    uint8_t segment; /* the override: 4 FS, 5 GS; in 32-bit code 1 CS, 2 SS, 3 DS, SEGMENT_ES, too; 0 none that counts */
     uint8_t prefix;  /* the mandatory prefix: F2, F3, 66 or 0 */
-    bool address32;
+    uint8_t address_bits;
+    bool compat;     /* it is of 32-bit code */
     /* of SPECIAL_IO */
     uint8_t io_size;
     uint8_t io_write;
@@ -91,6 +96,8 @@ struct instruction {
     uint8_t io_immediate;
     uint8_t io_port;
 };
+
+enum { SEGMENT_ES = 8 };
 
 /* One translated block's source: `size` bytes at `maddr`, going on at `maddr2` when it crosses a page. */
 struct block {
@@ -103,6 +110,7 @@ struct block {
     uint16_t last_offset;   /* of the last instruction */
     uint8_t special;
     uint8_t rep; /* the last instruction is a repeated string instruction */
+    bool compat; /* its instructions are of 32-bit code */
     uint8_t bytes[];
 };
 enum { NO_SPECIAL = 0xffff };
@@ -131,6 +139,13 @@ enum { LINES = 65536 };
 #define KEY_OF(pc, size) ((pc) << 16 | (size))
 #define INVALID_KEY 1 /* of no block: the size is 1, the address 0 */
 #define SINGLE_KEY (1u << 15) /* no block has 32768 bytes */
+
+struct segment {
+    uint32_t selector;
+    uint64_t base;
+    uint32_t limit, flags; /* `flags`: the high word of the descriptor */
+};
+enum { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, SEGMENTS };
 
 struct predicate_step {
     uint32_t op; /* enum predicate_op */
@@ -255,6 +270,12 @@ struct clock {
     uint64_t rep_count;
     uint64_t single_pc; /* a block start whose fetch faulted: tried again instruction by instruction */
     uint64_t single_count;
+    uint64_t far; /* a far transfer runs, and may have to be taken back: where it was, when, and what it found */
+    uint64_t far_pc;
+    uint64_t far_count;
+    uint64_t far_rsp;
+    uint64_t far_rflags;
+    struct segment far_segments[SEGMENTS];
     uint64_t checks_sse; /* MXCSR lets an exception through: instructions run one by one */
     uint64_t sse_pc;     /* of the one that runs, and what it is to leave as it was if it faults */
     uint64_t sse_count;
@@ -280,9 +301,19 @@ struct clock {
 };
 
 /* instruction.c */
-void decode(const uint8_t *code, size_t available, struct instruction *out);
+void decode(const uint8_t *code, size_t available, bool compat, struct instruction *out);
+
+/* mode.c */
+struct segment *segments(const struct clock *c);
+bool is_compat(const struct clock *c);
+bool enter_mode(struct clock *c);
+bool wraps(struct clock *c, uint64_t pc);
+unsigned before_wrap(const struct block *block, uint64_t pc, unsigned limit);
+void begin_far(struct clock *c, uint64_t pc, const struct block *block);
+void end_far(struct clock *c);
 
 /* blocks.c */
+void decode_at(const struct block *block, size_t offset, struct instruction *out);
 bool blocks_create(struct clock *c);
 void blocks_destroy(struct clock *c);
 void blocks_forget(struct clock *c);

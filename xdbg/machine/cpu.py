@@ -12,6 +12,9 @@ be read and written at will. The engine's peculiarities end here; what the layer
   on hardware; stores through another mapping are seen at the next entry or `cpuid`, which is when x86 promises it.
 * The TLB is flushed by `cr3 =` and `flush_tlb` only, at the next entry. A page-table change without one may be seen or
   not.
+* Code is of 64 bits, or of 32 in a flat segment, as the descriptor behind CS says, which the hypervisor loads
+  (`load_code`) or the guest itself by a far jump, call, return or iret. 32-bit code in any other segment is an
+  `EngineExit`.
 * The order of events at one place: deadline, then stop point, then the guest's own breakpoint, then the instruction's
   own exit.
 
@@ -21,7 +24,10 @@ Known differences from hardware: a read-modify-write of a page that is not prese
 on from the low half of the address space into what is not canonical is #PF, if its last page is not present, and not
 #GP; a call to a non-canonical address has written below the stack pointer before it faults; SSE does not notice
 denormal operands (DE), nor tiny results that are exact (UE); fxsave is #GP and not #AC where it is misaligned by less
-than 4; `mov` to and from CR1 and CR5-CR7 is #GP, not #UD; a far return without REX.W looks at 32 bits of RSP.
+than 4; `mov` to and from CR1 and CR5-CR7 is #GP, not #UD; a far return without REX.W looks at 32 bits of RSP; `ret`
+with an immediate of 32768 or more takes it for a negative number; `enter` does not look at the page where its stack
+will end; the second encoding of `test` (F6 /1, F7 /1) is #UD; in 32-bit code an access does not look at the limit and
+the type (read-only, execute-only) of its segment, nor whether the selector is null.
 """
 
 import ctypes
@@ -71,7 +77,8 @@ _SYSENTER: Final = SysenterExit()
 _FAILURES: Final = {
     1000: "access outside RAM",
     1001: "the CPU engine can not go on",
-    1002: "32-bit code, which is not supported,",
+    1002: "a code segment that is neither of 64 bits nor flat and of 32",
+    1003: "iret in 32-bit code that loads the flag VM",
 }
 """enum failure of clock.h."""
 

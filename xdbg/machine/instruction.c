@@ -1,7 +1,7 @@
 /*
- * Length and kind of one 64-bit mode instruction, as the engine decodes it. Intel SDM vol. 2, "Instruction Format" and
- * appendix A, "Opcode Map". Only instructions that the engine could execute need to be right: the bytes come from blocks
- * that it has translated.
+ * Length and kind of one instruction of 64-bit mode or of 32-bit code in compatibility mode, as the engine decodes it. Intel SDM
+ * vol. 2, "Instruction Format" and appendix A, "Opcode Map". Only instructions that the engine could execute need to be right:
+ * the bytes come from blocks that it has translated.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -18,6 +18,7 @@ enum form {
     G = 64,  /* ModRM; /0 and /1 have an immediate (opcodes F6, F7) */
     X = 128, /* prefix, escape or no instruction */
 };
+enum { F = A | W }; /* far pointer: offset of 32 bits, 16 with the operand-size prefix, and selector */
 
 static const uint8_t one_byte[256] = {
     M, M, M, M, B, Z, N, N, M, M, M, M, B, Z, N, X, /* 00 */
@@ -37,6 +38,25 @@ static const uint8_t one_byte[256] = {
     B, B, B, B, B, B, B, B, Z, Z, N, B, N, N, N, N, /* E0 */
     X, N, X, X, N, N, G, G, N, N, N, N, N, N, M, M, /* F0 */
 };
+
+/* The form of a one-byte opcode in 32-bit code; `next` is the byte behind it. */
+static uint8_t one_byte_32(uint8_t opcode, uint8_t next)
+{
+    switch (opcode) {
+    case 0x40 ... 0x4f: /* inc, dec */
+        return N;
+    case 0x62: case 0xc4: case 0xc5: /* bound, les, lds: else EVEX, VEX */
+        return next < 0xc0 ? M : X;
+    case 0x9a: case 0xea:
+        return F;
+    case 0xa0 ... 0xa3:
+        return A;
+    case 0xd4: case 0xd5: /* aam, aad */
+        return B;
+    default:
+        return one_byte[opcode];
+    }
+}
 
 /* 0F xx that do not have just a ModRM byte. */
 static uint8_t two_byte(uint8_t opcode)
@@ -100,13 +120,15 @@ static uint8_t load_parts(uint8_t map, uint8_t opcode, uint8_t prefix, uint8_t m
 }
 
 /* Bytes of ModRM, SIB and displacement. */
-static size_t modrm_length(const uint8_t *p, size_t left)
+static size_t modrm_length(const uint8_t *p, size_t left, bool address16)
 {
     uint8_t mod = p[0] >> 6, rm = p[0] & 7;
     size_t length = 1;
 
     if (mod == 3)
         return 1;
+    if (address16)
+        return mod == 1 ? 2 : mod == 2 || rm == 6 ? 3 : 1;
     if (rm == 4) {
         if (left < 2)
             return 2;
@@ -141,6 +163,8 @@ static bool is_invalid(const struct instruction *i, const uint8_t *code, bool lo
     if (lock && (modrm >= 0xc0 || !is_lockable(i->map, i->opcode, reg)))
         return true;
     switch (i->map << 8 | i->opcode) {
+    case 0x105: case 0x107: /* syscall and sysret of Intel's are of 64-bit mode only */
+        return i->compat;
     case 0x08f: /* AMD's XOP */
         return reg != 0;
     case 0x0c6: case 0x0c7: /* transactions */
@@ -164,10 +188,19 @@ static void decode_io(struct instruction *out, uint8_t opcode, uint8_t port, boo
     out->io_port = port;
 }
 
-void decode(const uint8_t *code, size_t available, struct instruction *out)
+/* The opcode transfers control to another code segment, perhaps of the other mode. */
+static bool is_far(uint8_t opcode, uint8_t modrm)
+{
+    uint8_t reg = modrm >> 3 & 7;
+
+    return opcode == 0x9a || opcode == 0xea || opcode == 0xca || opcode == 0xcb || opcode == 0xcf ||
+           (opcode == 0xff && (reg == 3 || reg == 5) && modrm < 0xc0);
+}
+
+void decode(const uint8_t *code, size_t available, bool compat, struct instruction *out)
 {
     size_t at = 0, limit = available < 15 ? available : 15;
-    bool lock = false, operand16 = false, address32 = false, repeat = false, prefix66 = false, prefixf2 = false, two_bytes = false;
+    bool lock = false, operand16 = false, address_prefix = false, repeat = false, prefix66 = false, prefixf2 = false, two_bytes = false;
     uint8_t rex = 0, opcode, form;
 
     *out = (struct instruction){0};
@@ -175,18 +208,20 @@ void decode(const uint8_t *code, size_t available, struct instruction *out)
         if (at >= limit)
             return;
         opcode = code[at];
-        if ((opcode & 0xf0) == 0x40) {
+        if (!compat && (opcode & 0xf0) == 0x40) {
             rex = opcode;
             continue;
         }
         if (opcode == 0x64 || opcode == 0x65)
             out->segment = opcode & 1 ? 5 : 4;
+        else if (compat && (opcode & 0xe7) == 0x26)
+            out->segment = opcode >> 3 & 3 ? opcode >> 3 & 3 : SEGMENT_ES;
         lock |= opcode == 0xf0;
         if (opcode == 0x66) {
             operand16 = true;
             prefix66 = true;
         } else if (opcode == 0x67) {
-            address32 = true;
+            address_prefix = true;
         } else if (opcode == 0xf2 || opcode == 0xf3) {
             repeat = true;
             prefixf2 |= opcode == 0xf2;
@@ -201,9 +236,10 @@ void decode(const uint8_t *code, size_t available, struct instruction *out)
     at++;
     out->rex = rex;
     out->opcode = opcode;
-    out->address32 = address32;
+    out->compat = compat;
+    out->address_bits = compat ? (address_prefix ? 16 : 32) : address_prefix ? 32 : 64;
     out->prefix = prefixf2 ? 0xf2 : repeat ? 0xf3 : prefix66 ? 0x66 : 0;
-    form = one_byte[opcode];
+    form = compat ? one_byte_32(opcode, at < limit ? code[at] : 0xff) : one_byte[opcode];
     if (opcode == 0x0f) {
         two_bytes = true;
         if (at >= limit)
@@ -241,14 +277,18 @@ void decode(const uint8_t *code, size_t available, struct instruction *out)
         default:
             break;
         }
-    } else if (opcode == 0xc4 || opcode == 0xc5 || opcode == 0x62) {
+    } else if ((opcode == 0xc4 || opcode == 0xc5 || opcode == 0x62) && form == X) {
         out->special = SPECIAL_INVALID;
         out->length = (uint8_t)at;
         return;
     } else if (opcode == 0xf1) {
         out->special = SPECIAL_ICEBP;
-    } else if (opcode == 0x9d || opcode == 0xcf) {
+    } else if (is_far(opcode, at < limit ? code[at] : 0xff)) {
+        out->special = SPECIAL_FAR;
+    } else if (opcode == 0x9d) {
         out->special = SPECIAL_FLAGS;
+    } else if (opcode == 0xce && compat) {
+        out->special = SPECIAL_INTO;
     } else if ((opcode >= 0xe4 && opcode <= 0xe7) || (opcode >= 0xec && opcode <= 0xef)) {
         decode_io(out, opcode, at < limit ? code[at] : 0, operand16);
     } else if (opcode >= 0x6c && opcode <= 0x6f) {
@@ -266,7 +306,7 @@ void decode(const uint8_t *code, size_t available, struct instruction *out)
             out->special = SPECIAL_MXCSR;
         if ((form & G) && (code[at] & 0x38) <= 8)
             form |= opcode == 0xf6 ? B : Z;
-        at += modrm_length(code + at, limit - at);
+        at += modrm_length(code + at, limit - at, out->address_bits == 16);
     }
     if (form & B)
         at += 1;
@@ -276,8 +316,10 @@ void decode(const uint8_t *code, size_t available, struct instruction *out)
         at += operand16 ? 2 : 4;
     if (form & V)
         at += rex & 8 ? 8 : operand16 ? 2 : 4;
-    if (form & A)
-        at += address32 ? 4 : 8;
+    if (form == F)
+        at += operand16 ? 2 : 4;
+    else if (form & A)
+        at += out->address_bits / 8;
     if (at > limit)
         return;
     out->length = (uint8_t)at;
@@ -286,10 +328,10 @@ void decode(const uint8_t *code, size_t available, struct instruction *out)
 }
 
 /* For tests: the length of the instruction at `code`, 0 when it is not whole. */
-unsigned xdbg_instruction_length(const uint8_t *code, size_t available)
+unsigned xdbg_instruction_length(const uint8_t *code, size_t available, bool compat)
 {
     struct instruction instruction;
 
-    decode(code, available, &instruction);
+    decode(code, available, compat, &instruction);
     return instruction.length;
 }

@@ -8,7 +8,10 @@
  *
  * It has no #AC. While RFLAGS.AC is set (CR0.AM is, and all code here runs at CPL 3), a hook looks at each access. The engine keys
  * its translations by AC, so code that runs without is translated without the hook, and costs nothing. The instructions
- * that may change AC without leaving the guest are popf and iret; they are looked at before they run.
+ * that may change AC without leaving the guest are popf, which is looked at before it runs, and iret, behind which the engine
+ * stops (mode.c).
+ *
+ * In 32-bit code every address has 32 bits, which is canonical.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -17,7 +20,7 @@
 #include "clock.h"
 
 enum { UC_HOOK_MEM_READ = 1 << 10, UC_HOOK_MEM_WRITE = 1 << 11, UC_PROT_READ = 1, ALIGNMENT_CHECK = 17 };
-enum { REX_B = 1, REX_X = 2, REX_W = 8, SEGMENTS = 184, SEGMENT_SIZE = 24 };
+enum { REX_B = 1, REX_X = 2 };
 
 /* Does ModRM name a register, and no memory? */
 static bool names_register(const uint8_t *code, const struct instruction *i)
@@ -37,6 +40,58 @@ static int base_register(const uint8_t *code, const struct instruction *i)
     return rm | (i->rex & REX_B) << 3;
 }
 
+/* Base, index and displacement of 16-bit addressing; whether it is on the stack. */
+static uint16_t address_16(const uint64_t *regs, const uint8_t *p, bool *is_on_stack)
+{
+    static const uint8_t bases[8] = {RBX, RBX, RBP, RBP, RSI, RDI, RBP, RBX};
+    uint8_t mod = p[0] >> 6, rm = p[0] & 7;
+    uint16_t address = 0, displacement = 0;
+
+    *is_on_stack = bases[rm] == RBP && !(mod == 0 && rm == 6);
+    if (mod != 0 || rm != 6)
+        address = (uint16_t)regs[bases[rm]];
+    if (rm < 4)
+        address = (uint16_t)(address + regs[rm & 1 ? RDI : RSI]);
+    if (mod == 1)
+        displacement = (uint16_t)(int8_t)p[1];
+    else if (mod == 2 || rm == 6)
+        memcpy(&displacement, p + 1, 2);
+    return (uint16_t)(address + displacement);
+}
+
+/* The same in 32-bit code, where each segment has a base. */
+static uint64_t effective_address_32(const struct clock *c, const uint8_t *code, const struct instruction *i)
+{
+    const uint64_t *regs = c->engine.regs;
+    const uint8_t *p = code + i->modrm;
+    uint8_t mod = p[0] >> 6, rm = p[0] & 7;
+    bool is_on_stack;
+    uint32_t address = 0;
+    int32_t displacement = 0;
+    unsigned segment;
+
+    if (i->address_bits == 16) {
+        address = address_16(regs, p, &is_on_stack);
+    } else {
+        int base = base_register(code, i);
+
+        p++;
+        if (rm == 4) {
+            if ((p[0] >> 3 & 7) != 4)
+                address = (uint32_t)(regs[p[0] >> 3 & 7] << (p[0] >> 6));
+            p++;
+        }
+        if (mod == 1)
+            displacement = (int8_t)p[0];
+        else if (mod == 2 || base < 0)
+            memcpy(&displacement, p, 4);
+        address += (uint32_t)displacement + (base < 0 ? 0 : (uint32_t)regs[base]);
+        is_on_stack = base == RSP || base == RBP;
+    }
+    segment = i->segment == SEGMENT_ES ? SEG_ES : i->segment ? i->segment : is_on_stack ? SEG_SS : SEG_DS;
+    return (uint32_t)(address + segments(c)[segment].base);
+}
+
 /* The virtual address of the operand that ModRM names in memory. */
 uint64_t effective_address(const struct clock *c, const uint8_t *code, const struct instruction *i)
 {
@@ -44,9 +99,11 @@ uint64_t effective_address(const struct clock *c, const uint8_t *code, const str
     const uint8_t *p = code + i->modrm;
     uint8_t mod = p[0] >> 6, rm = p[0] & 7;
     int base = base_register(code, i);
-    uint64_t address = 0, segment_base;
+    uint64_t address = 0;
     int32_t displacement = 0;
 
+    if (i->compat)
+        return effective_address_32(c, code, i);
     p++;
     if (rm == 4) {
         uint8_t index = (p[0] >> 3 & 7) | (i->rex & REX_X) << 2;
@@ -63,13 +120,9 @@ uint64_t effective_address(const struct clock *c, const uint8_t *code, const str
         address += e->regs[base];
     else if (rm == 5)
         address += *e->eip + i->length;
-    if (i->address32)
+    if (i->address_bits == 32)
         address = (uint32_t)address;
-    if (i->segment) {
-        memcpy(&segment_base, (const uint8_t *)e->regs + SEGMENTS + i->segment * SEGMENT_SIZE + 8, 8);
-        address += segment_base;
-    }
-    return address;
+    return address + (i->segment ? segments(c)[i->segment].base : 0);
 }
 
 /* How an instruction uses the stack by itself. */
@@ -102,7 +155,9 @@ bool is_stack_fault(const struct clock *c, const uint8_t *code, size_t available
     struct instruction i;
     bool operand_faults = false, is_on_stack = false;
 
-    decode(code, available, &i);
+    if (is_compat(c))
+        return false;
+    decode(code, available, false, &i);
     if (!i.length)
         return false;
     if (!names_register(code, &i)) {
@@ -135,7 +190,7 @@ bool undo_branch(struct clock *c)
     if (!last)
         return false;
     code = last->block->bytes + last->block->last_offset;
-    decode(code, (size_t)(last->block->size - last->block->last_offset), &i);
+    decode_at(last->block, last->block->last_offset, &i);
     switch (stack_use(code, &i)) {
     case PUSHES:
         e->regs[RSP] += 8;
@@ -180,7 +235,7 @@ static bool begins_misaligned_pair(const struct clock *c)
 
     if (!c->last || offset >= c->last->block->size)
         return false;
-    decode(c->last->block->bytes + offset, c->last->block->size - offset, &i);
+    decode_at(c->last->block, offset, &i);
     return !names_register(c->last->block->bytes + offset, &i) && accessed_in_halves(&i) &&
            (effective_address(c, c->last->block->bytes + offset, &i) & 15);
 }
@@ -214,7 +269,7 @@ void check_alignment(struct clock *c, bool on)
     c->checks_alignment = on;
 }
 
-/* The block is one popf or iret: will it change AC? Where its flags can't be read it faults. */
+/* The block is one popf: will it change AC? Where its flags can't be read it faults. */
 bool loads_other_ac(struct clock *c, const struct block *b)
 {
     struct engine *e = &c->engine;
@@ -222,11 +277,11 @@ bool loads_other_ac(struct clock *c, const struct block *b)
     uint64_t maddr, vaddr = e->regs[RSP];
     uint32_t flags;
 
-    decode(b->bytes, b->size, &i);
-    if (i.opcode == 0x9d && i.prefix == 0x66)
+    decode_at(b, 0, &i);
+    if (i.prefix == 0x66)
         return false;
-    if (i.opcode == 0xcf)
-        vaddr += i.rex & REX_W ? 16 : 8;
+    if (i.compat)
+        vaddr = (uint32_t)(vaddr + segments(c)[SEG_SS].base);
     if (e->vmem_translate(e->uc, vaddr, UC_PROT_READ, &maddr) || PAGE_OFFSET(maddr) > PAGE - sizeof(flags) ||
         maddr + sizeof(flags) > e->ram_size)
         return true;

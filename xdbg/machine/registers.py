@@ -3,8 +3,9 @@
 Intel SDM vol. 1, "Basic Program Execution Registers"; vol. 3, "Segment Descriptors".
 
 Reading and writing goes to the engine's own state: there is no copy, so nothing needs to be fetched or written back.
-In long mode CS and SS are selectors only, here: their descriptors never change (flat 64-bit code and data of the
-lowest privilege). DS, ES, FS and GS load a descriptor as `mov` to a segment register does.
+Writing CS and SS sets the selector alone: behind them is then flat 64-bit code and data of the lowest privilege,
+whatever the tables say. `load_code` gives both their descriptors, which may be those of 32-bit code. DS, ES, FS and GS
+load a descriptor as `mov` to a segment register does.
 """
 
 import ctypes
@@ -54,15 +55,17 @@ _FPU_INITIAL: Final = struct.pack("<H22xI484x", 0x37F, 0x1F80)
 
 _ENV_SIZE: Final = 1024
 _FLAGS_OF_CS: Final = (SEGMENTS + CS * SEGMENT_SIZE) // 4 + 5
-_FLAGS_OF_SS: Final = (SEGMENTS + SS * SEGMENT_SIZE) // 4 + 5
 _FLAT_CODE: Final = 0x00AF_FB00
 _FLAT_DATA: Final = 0x00CF_F300
 """High words of the descriptors behind CS and SS: what a far return looks at."""
+_LONG: Final = 1 << 21
+"""The bit for 64-bit code in the high word of a descriptor."""
 _COMPUTED: Final = CF | PF | AF | ZF | SF | DF | OF
 _HFLAGS_CPL: Final = 3
 _GP: Final = 13
 _NP: Final = 11
 _CPL: Final = 3
+_U32: Final = 0xFFFF_FFFF
 
 
 class SelectorError(Exception):
@@ -90,21 +93,34 @@ class _Word:
 
 
 class _Selector:
-    """A segment register; the descriptor is loaded for those that have one in long mode."""
+    """A segment register whose descriptor is loaded with it."""
 
-    def __init__(self, number: int, doc: str, *, load: bool) -> None:
+    def __init__(self, number: int, doc: str) -> None:
         self._number = number
-        self._load = load
         self.__doc__ = doc
 
     def __get__(self, registers: "Registers", owner: type) -> int:
         return registers.env32[(SEGMENTS + self._number * SEGMENT_SIZE) // 4]
 
     def __set__(self, registers: "Registers", selector: int) -> None:
-        if self._load:
-            registers.load_segment(self._number, selector)
-        else:
-            registers.env32[(SEGMENTS + self._number * SEGMENT_SIZE) // 4] = selector
+        registers.load_segment(self._number, selector)
+
+
+class _FlatSelector:
+    """CS or SS: the high word of the descriptor is that of a flat segment."""
+
+    def __init__(self, number: int, high: int, doc: str) -> None:
+        self._at = (SEGMENTS + number * SEGMENT_SIZE) // 4
+        self._high = high
+        self.__doc__ = doc
+
+    def __get__(self, registers: "Registers", owner: type) -> int:
+        return registers.env32[self._at]
+
+    def __set__(self, registers: "Registers", selector: int) -> None:
+        env32 = registers.env32
+        env32[self._at] = selector
+        env32[self._at + 5] = self._high
 
 
 class Registers:
@@ -113,12 +129,12 @@ class Registers:
     rip = _Word(EIP, "The instruction pointer.")
     fs_base = _Word(SEGMENTS + FS * SEGMENT_SIZE + 8, "The base of FS.")
     gs_base = _Word(SEGMENTS + GS * SEGMENT_SIZE + 8, "The base of GS.")
-    cs = _Selector(CS, "The selector; nothing is loaded.", load=False)
-    ss = _Selector(SS, "The selector; nothing is loaded.", load=False)
-    ds = _Selector(DS, "Writing loads the descriptor; raises `SelectorError`.", load=True)
-    es = _Selector(ES, "Writing loads the descriptor; raises `SelectorError`.", load=True)
-    fs = _Selector(FS, "Writing loads the descriptor, base included; raises `SelectorError`.", load=True)
-    gs = _Selector(GS, "Writing loads the descriptor, base included; raises `SelectorError`.", load=True)
+    cs = _FlatSelector(CS, _FLAT_CODE, "The selector; writing it makes the code that of a flat 64-bit segment.")
+    ss = _FlatSelector(SS, _FLAT_DATA, "The selector; writing it makes the stack that of a flat segment.")
+    ds = _Selector(DS, "Writing loads the descriptor; raises `SelectorError`.")
+    es = _Selector(ES, "Writing loads the descriptor; raises `SelectorError`.")
+    fs = _Selector(FS, "Writing loads the descriptor, base included; raises `SelectorError`.")
+    gs = _Selector(GS, "Writing loads the descriptor, base included; raises `SelectorError`.")
 
     def __init__(self, ram: Ram, library: ctypes.CDLL, clock: Clock, env: int) -> None:
         self._ram = ram
@@ -134,7 +150,6 @@ class Registers:
         self._words = memoryview(shared).cast("B").cast("Q")
         self.env32[HFLAGS // 4] |= _HFLAGS_CPL
         self.cs, self.ss = 0xE033, 0xE02B
-        self.env32[_FLAGS_OF_CS], self.env32[_FLAGS_OF_SS] = _FLAT_CODE, _FLAT_DATA
         for number in (DS, ES, FS, GS):
             self.load_segment(number, 0)
         self.set_gdt(Vaddr(0), 0)
@@ -232,13 +247,30 @@ class Registers:
         """What a segment register (by number) holds."""
         return self.env32[(SEGMENTS + number * SEGMENT_SIZE) // 4]
 
+    def segment_base(self, number: int) -> int:
+        """The base of a segment register (by number)."""
+        return self.env[(SEGMENTS + number * SEGMENT_SIZE) // 8 + 1]
+
     def put_selector(self, number: int, selector: int) -> None:
         """Write a segment register's selector alone; base and limit stay."""
         self.env32[(SEGMENTS + number * SEGMENT_SIZE) // 4] = selector
 
+    @property
+    def is_64bit(self) -> bool:
+        """Whether the code behind CS is of 64 bits, else of 32."""
+        return bool(self.env32[_FLAGS_OF_CS] & _LONG)
+
+    def load_code(self, cs: int, code: int, ss: int, stack: int) -> None:
+        """Give CS and SS these selectors and descriptors, which the caller has checked as `iret` does."""
+        self._put_descriptor(CS, cs, code & _U32, code >> 32)
+        self._put_descriptor(SS, ss, stack & _U32, stack >> 32)
+
     def load_segment(self, number: int, selector: int) -> None:
         """Load DS, ES, FS or GS (by number) as `mov` to it does; raises `SelectorError` and changes nothing."""
         low, high = (0, 0) if not selector & 0xFFFC else self._descriptor(selector)
+        self._put_descriptor(number, selector, low, high)
+
+    def _put_descriptor(self, number: int, selector: int, low: int, high: int) -> None:
         at = SEGMENTS + number * SEGMENT_SIZE
         limit = low & 0xFFFF | high & 0xF_0000
         self.env32[at // 4] = selector

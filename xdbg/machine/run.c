@@ -44,10 +44,15 @@ static void run_to_event(struct clock *c)
         check_alignment(c, !c->checks_alignment);
     c->checks_sse = unmasks_sse(c);
     c->sse_count = NEVER;
+    c->far = 0;
     error = e->emu_start(e->uc, *e->eip, 0, 0, 0);
     if (error) {
         settle(c, *e->eip);
         fail(c, FAILURE_ENGINE + (uint64_t)error);
+        return;
+    }
+    if (unlikely(c->far)) {
+        end_far(c);
         return;
     }
     if (c->event != EVENT_NONE) {
@@ -170,13 +175,17 @@ uint64_t xdbg_run(struct clock *c)
     new_epoch(c);
     c->event = EVENT_NONE;
     c->single_count = NEVER;
-    c->skip_pc = *e->eip;
     c->skip_count = c->skip_stop_point ? c->count : NEVER;
     c->predicate_limit = c->predicate_steps + PREDICATE_STEPS;
     if (c->count >= c->deadline) {
         c->event = EVENT_DEADLINE;
         return c->event;
     }
+    if (unlikely(!enter_mode(c))) {
+        fail(c, FAILURE_CODE_SEGMENT);
+        return c->event;
+    }
+    c->skip_pc = *e->eip;
     resumes = *e->eflags & FLAG_RF;
     c->resume_pc = *e->eip;
     c->resume_count = resumes ? c->count : NEVER;
@@ -189,6 +198,7 @@ uint64_t xdbg_run(struct clock *c)
             run_to_event(c);
     if (c->count == start)
         *e->eflags |= resumes;
+    wraps(c, *e->eip);
     e->reg_read(e->uc, UC_X86_REG_RFLAGS, &c->rflags);
     return c->event;
 }

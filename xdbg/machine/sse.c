@@ -95,7 +95,7 @@ bool prepare_mxcsr(struct clock *c, const struct block *b)
     uint32_t mxcsr;
     unsigned reg;
 
-    decode(b->bytes, b->size, &i);
+    decode_at(b, 0, &i);
     reg = b->bytes[i.modrm] >> 3 & 7;
     merge_sse_flags(c);
     if (reg == 0 || reg == 3)

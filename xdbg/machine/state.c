@@ -19,7 +19,7 @@ enum {
     REG_FDP = 256,
     REG_FOP = 258,
 };
-enum { HFLAG_TS = 1 << 11, HFLAG_INHIBIT_IRQ = 1 << 3, CR0_TS = 8, SEGMENTS = 6 };
+enum { HFLAG_TS = 1 << 11, HFLAG_INHIBIT_IRQ = 1 << 3, CR0_TS = 8 };
 static const uint32_t MXCSR_MASK = 0xffff;
 
 struct fxsave {
@@ -33,12 +33,6 @@ struct fxsave {
     uint8_t rest[96];
 };
 
-struct segment {
-    uint32_t selector;
-    uint64_t base;
-    uint32_t limit, flags;
-};
-
 /* What `Cpu.save` returns, in this order; Python unpacks the words before `fx`. */
 struct state {
     uint64_t gpr[16];
@@ -46,11 +40,6 @@ struct state {
     struct segment segments[SEGMENTS];
     struct fxsave fx;
 };
-
-static struct segment *segments(const struct clock *c)
-{
-    return (struct segment *)((uint8_t *)c->engine.regs + 184);
-}
 
 void xdbg_read_fpu(struct clock *c, struct fxsave *fx)
 {

@@ -7,14 +7,15 @@
  *
  * Instructions with a special are never left to the engine: the block hook stops before them (clock.c). The engine would not
  * check the privilege of port instructions, would store for `ins` before it asks, reads the host's clock for `rdtsc`, decodes VEX
- * forms as something else, executes instructions with a LOCK prefix where that is invalid, and takes `int1` and `rdpmc` for invalid.
+ * forms as something else, executes instructions with a LOCK prefix where that is invalid, and `syscall` in 32-bit code, takes `int1`
+ * and `rdpmc` for invalid, and does not end a block with `into`.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "clock.h"
 
-enum { DB = 1, UD = 6, SS = 12, GP = 13, PF = 14 };
-enum { PF_FETCH = 0x10, DR6_BS = 0x4000 };
+enum { DB = 1, OF = 4, UD = 6, SS = 12, GP = 13, PF = 14 };
+enum { PF_FETCH = 0x10, DR6_BS = 0x4000, FLAG_OF = 0x800, REG_RFLAGS = 253 };
 
 /* A fault (all but #DB, and `int n`, which has a length) leaves RF set: the frame of one has it. */
 void raise_exception(struct clock *c, uint64_t vector, uint64_t error_code, uint64_t length, uint64_t detail)
@@ -56,7 +57,9 @@ static void fetch_fault(struct clock *c, uint64_t vector, uint64_t error_code, u
 
     note_rep(c, rip);
     c->last = NULL;
-    if (c->count >= c->deadline) {
+    if (unlikely(wraps(c, rip))) {
+        return;
+    } else if (c->count >= c->deadline) {
         leave(c, EVENT_DEADLINE);
     } else if (stop_point_stops(c, rip)) {
         leave(c, EVENT_STOP_POINT);
@@ -204,9 +207,9 @@ _Noreturn void special(struct clock *c, uint64_t pc, const struct block *block)
 {
     struct engine *e = &c->engine;
     struct instruction instruction;
-    uint64_t tsc = c->count + c->tsc_offset;
+    uint64_t tsc = c->count + c->tsc_offset, rflags;
 
-    decode(block->bytes, block->size, &instruction);
+    decode_at(block, 0, &instruction);
     c->last = NULL;
     switch (instruction.special) {
     case SPECIAL_CPUID:
@@ -243,6 +246,16 @@ _Noreturn void special(struct clock *c, uint64_t pc, const struct block *block)
         *e->eip = pc + instruction.length;
         c->count++;
         raise_exception(c, DB, 0, 0, 0);
+        break;
+    case SPECIAL_INTO: /* an `int 4`, if there was an overflow */
+        e->reg_read(e->uc, REG_RFLAGS, &rflags);
+        if (!(rflags & FLAG_OF)) {
+            retire(c, pc, instruction.length);
+            break;
+        }
+        *e->eip = pc + instruction.length;
+        c->count++;
+        raise_exception(c, OF, 0, instruction.length, 0);
         break;
     case SPECIAL_SYSENTER:
         leave(c, EVENT_SYSENTER);

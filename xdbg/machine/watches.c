@@ -104,7 +104,7 @@ static uint64_t size_of_load(const struct clock *c, uint64_t size)
 
     if (!c->last || c->watch_loads)
         return size;
-    decode(c->last->block->bytes, c->last->block->size, &instruction);
+    decode_at(c->last->block, 0, &instruction);
     return instruction.load_parts > size ? instruction.load_parts : size;
 }
 

@@ -55,7 +55,7 @@ class Describer:
     def exception(self, vcpu: Vcpu, event: ExceptionTaken) -> TracedException:
         """An exception that the CPU has taken, or is about to take."""
         code = read_code(vcpu, event.insn)
-        found = self._disassembler.text(code, event.insn)
+        found = self._disassembler.text(code, event.insn, is_64bit=vcpu.domain.hv.cpu.is_64bit)
         text, length = found if found is not None else (None, 0)
         has_error_code = event.vector in ERROR_CODE_VECTORS and not event.software
         kernel_mode = event.kernel_mode
@@ -115,7 +115,7 @@ class Describer:
         if rip - at > _LONGEST_FUNCTION:
             return None
         while at < rip:
-            found = self._disassembler.text(read_code(vcpu, at), at)
+            found = self._disassembler.text(read_code(vcpu, at), at, is_64bit=vcpu.domain.hv.cpu.is_64bit)
             if found is None:
                 return None
             text, length = found

@@ -1,4 +1,4 @@
-"""The instruction at an address, as text. The disassembler is made when it is first needed."""
+"""The instruction at an address, as text. A disassembler is made when it is first needed."""
 
 from typing import Any
 
@@ -14,21 +14,22 @@ class Disassembler:
     """x86-64 in AT&T form, as gdb writes it."""
 
     def __init__(self) -> None:
-        self._engine: Any = None
+        self._engines: dict[bool, Any] = {}
 
-    def text(self, code: bytes, vaddr: Vaddr) -> tuple[str, int] | None:
+    def text(self, code: bytes, vaddr: Vaddr, *, is_64bit: bool = True) -> tuple[str, int] | None:
         """The first instruction of `code`, which stands at `vaddr`, and its length in bytes; None if it is none."""
-        if self._engine is None:
-            self._engine = _make_engine()
-        for _, length, mnemonic, operands in self._engine.disasm_lite(code, vaddr, 1):
+        if is_64bit not in self._engines:
+            self._engines[is_64bit] = _make_engine(is_64bit=is_64bit)
+        for _, length, mnemonic, operands in self._engines[is_64bit].disasm_lite(code, vaddr, 1):
             return f"{mnemonic} {operands}".rstrip(), length
         return None
 
 
-def _make_engine() -> Any:
+def _make_engine(*, is_64bit: bool) -> Any:
     import capstone  # noqa: PLC0415 - a run without a trace of exceptions need not load it
 
-    engine: Any = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)  # type: ignore[no-untyped-call]
+    mode = capstone.CS_MODE_64 if is_64bit else capstone.CS_MODE_32
+    engine: Any = capstone.Cs(capstone.CS_ARCH_X86, mode)  # type: ignore[no-untyped-call]
     engine.syntax = capstone.CS_OPT_SYNTAX_ATT
     return engine
 

@@ -12,7 +12,7 @@ from typing import Final
 from xdbg.abi.errno import Errno
 from xdbg.abi.frames import Mfn, Vaddr
 from xdbg.abi.x86 import Cr0, Cr4, Pfec, Vector
-from xdbg.machine.registers import RAX, RBX, RCX, RDX
+from xdbg.machine.registers import CS, DS, ES, FS, GS, RAX, RBX, RCX, RDX, SS
 
 from . import debugreg, io_ports, mm, msr, pv_state
 from .cpuid import guest_cpuid
@@ -26,6 +26,8 @@ from .vcpu import CR4_VISIBLE, Vcpu
 _LONGEST: Final = 15
 _U32: Final = 0xFFFF_FFFF
 _LEGACY_PREFIXES: Final = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3")
+_OVERRIDES: Final = {0x26: ES, 0x2E: CS, 0x36: SS, 0x3E: DS, 0x64: FS, 0x65: GS}
+"""Segment override prefixes."""
 _GUEST_CR4: Final = int(Cr4.TSD | Cr4.DE)
 """What a guest may choose for itself; FSGSBASE and OSXSAVE the processor does not have."""
 
@@ -137,8 +139,6 @@ def _in_out(vcpu: Vcpu, instruction: Instruction) -> Done | None:
     opcode = instruction.opcode[0]
     is_string = opcode < 0x70
     prefixes = instruction.prefixes
-    segments = [prefix for prefix in prefixes if prefix in b"\x26\x2e\x36\x3e\x64\x65"]
-    last = segments[-1] if segments else 0
     result = io_ports.access(
         vcpu,
         io_ports.PortAccess(
@@ -147,14 +147,28 @@ def _in_out(vcpu: Vcpu, instruction: Instruction) -> Done | None:
             write=bool(opcode & 2),
             is_string=is_string,
             repeated=is_string and (0xF2 in prefixes or 0xF3 in prefixes),
-            address_size=4 if 0x67 in prefixes else 8,
-            segment={0x64: "fs", 0x65: "gs"}.get(last) if opcode & 2 else None,
+            address_size=_address_size(vcpu, prefixes),
+            segment=_string_segment(vcpu, prefixes, write=bool(opcode & 2)),
         ),
     )
     if result is None:
         return None
     text, hit, done = result
     return Done(text, hit, again=not done)
+
+
+def _address_size(vcpu: Vcpu, prefixes: bytes) -> int:
+    return (8 if vcpu.domain.hv.cpu.is_64bit else 4) // (2 if 0x67 in prefixes else 1)
+
+
+def _string_segment(vcpu: Vcpu, prefixes: bytes, *, write: bool) -> int | None:
+    """The segment register of the operand in memory of `outs` (`write`) or `ins`, if it has a base."""
+    is_64bit = vcpu.domain.hv.cpu.is_64bit
+    if not write:
+        return None if is_64bit else ES
+    segments = [_OVERRIDES[prefix] for prefix in prefixes if prefix in _OVERRIDES]
+    segment = segments[-1] if segments else DS
+    return segment if segment in (FS, GS) or not is_64bit else None
 
 
 def _cli_sti(vcpu: Vcpu, instruction: Instruction) -> Done | None:

@@ -21,6 +21,7 @@ from xdbg.machine.exits import (
 
 from . import entry, hypercall, traps
 from .faults import DomainCrash
+from .syscall_entry import syscall_entered
 from .vcpu import Vcpu
 
 
@@ -29,6 +30,7 @@ def handle_exit(vcpu: Vcpu, came: Exit) -> None:
     try:
         match came:
             case SyscallExit():
+                syscall_entered(vcpu)
                 if vcpu.kernel_mode:
                     hypercall.pv_hypercall(vcpu)
                 else:

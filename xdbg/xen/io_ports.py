@@ -19,7 +19,7 @@ from .guest_access import copy_from_guest, copy_to_guest
 from .vcpu import Vcpu
 
 _ARCHITECTURAL_IOPL = 1 << VmasstType.ARCHITECTURAL_IOPL
-_U64 = (1 << 64) - 1
+_U16, _U32, _U64 = 0xFFFF, 0xFFFF_FFFF, (1 << 64) - 1
 _CMOS_INDEX = 0x70
 _PCI_ADDRESS = 0xCF8
 _REPEATS_AT_ONCE = 1024
@@ -36,8 +36,8 @@ class PortAccess:
     is_string: bool = False
     repeated: bool = False
     address_size: int = 8
-    segment: str | None = None
-    """Of `outs`: "fs" or "gs", whose base counts; None for those without a base."""
+    segment: int | None = None
+    """The segment register whose base counts; None for one without a base: in 64-bit code all but FS and GS."""
 
 
 class StringFault(Exception):  # noqa: N818 - the field's word
@@ -99,12 +99,13 @@ def _string(vcpu: Vcpu, what: PortAccess, *, once: bool) -> bool:
     cpu = vcpu.domain.hv.cpu
     gpr, mask = cpu.gpr, (1 << 8 * what.address_size) - 1
     pointer = RSI if what.write else RDI
-    base = {"fs": cpu.fs_base, "gs": cpu.gs_base, None: 0}[what.segment]
+    base = 0 if what.segment is None else cpu.segment_base(what.segment)
+    linear = _U64 if cpu.is_64bit else _U32
     step = -what.size if cpu.rflags & Rflags.DF else what.size
     for _ in range(_REPEATS_AT_ONCE):
         if what.repeated and not gpr[RCX] & mask:
             return True
-        vaddr = base + (gpr[pointer] & mask) & _U64
+        vaddr = base + (gpr[pointer] & mask) & linear
         try:
             if what.write:
                 data = copy_from_guest(vcpu, vaddr, what.size)
@@ -123,7 +124,7 @@ def _string(vcpu: Vcpu, what: PortAccess, *, once: bool) -> bool:
 
 
 def _set(gpr: memoryview, number: int, value: int, mask: int) -> None:
-    gpr[number] = value & mask
+    gpr[number] = value & mask | (gpr[number] & ~mask if mask == _U16 else 0)
 
 
 def _read(vcpu: Vcpu, port: int, size: int) -> int:

@@ -2,7 +2,8 @@
 
 The frame is a `struct iret_context` on the kernel stack. With `(cs & 3) == 3` it returns to user mode. RFLAGS.IF of the
 frame becomes the complement of the upcall mask. With VGCF_in_syscall Xen returns by `sysret`: rcx and r11 are rip and
-rflags, the segments the flat ones; else they come from the frame.
+rflags, the segments the flat ones (the code segment that of 32 bits, if the frame has it); else they come from the
+frame, and with them whether it is 64-bit or 32-bit code.
 """
 
 from struct import Struct
@@ -11,15 +12,16 @@ from xdbg.abi.callback import IretContext
 from xdbg.abi.frames import Vaddr
 from xdbg.abi.hypercalls import Hypercall, VmasstType
 from xdbg.abi.vcpu import Vgcf
-from xdbg.abi.x86 import FLAT_RING3_CS32, FLAT_RING3_CS64, FLAT_RING3_SS64, Rflags, Vector
+from xdbg.abi.x86 import FLAT_RING3_CS32, FLAT_RING3_CS64, FLAT_RING3_SS64, Rflags
 from xdbg.machine.registers import R11, RAX, RCX, RSP
 
-from . import descriptor_tables, entry
+from . import entry
 from .callback import is_canonical
 from .events import IretDone
 from .faults import DomainCrash, GuestFault
 from .guest_access import copy_from_guest
 from .hypercall import hypercall
+from .segments import load_return_segments
 from .vcpu import Vcpu
 
 _CONTEXT = Struct("<9Q")
@@ -30,8 +32,7 @@ RFLAGS_KEPT = 0x003F_7FD5 & ~(Rflags.IOPL | Rflags.VM)
 """The flags that exist, less those that a guest may not set."""
 RFLAGS_SET = Rflags.IF | Rflags.FIXED
 """The flags that a guest always runs with."""
-_PRESENT, _SEGMENT, _CODE, _WRITABLE, _LONG = 1 << 47, 1 << 44, 1 << 43, 1 << 41, 1 << 53
-"""Bits of a segment descriptor."""
+_U32 = 0xFFFF_FFFF
 
 
 @hypercall(Hypercall.IRET)
@@ -69,31 +70,13 @@ def do_iret(vcpu: Vcpu) -> None:
     vcpu.nmi_masked = False
     if hv.observer is not None:
         hv.observer.observe(vcpu, IretDone(Vaddr(rip), cs, rflags, Vaddr(rsp), ss, user, mask))
-    if flags & _IN_SYSCALL and is_canonical(rip) and cs | 3 != FLAT_RING3_CS32:
+    if flags & _IN_SYSCALL and is_canonical(rip):
         # Xen returns by `sysret`, which knows two code segments and one stack segment.
-        cpu.cs, cpu.ss = FLAT_RING3_CS64, FLAT_RING3_SS64
+        if cs & 0xFFFF | 3 == FLAT_RING3_CS32:
+            cpu.rip = rip & _U32
+            load_return_segments(vcpu, FLAT_RING3_CS32, FLAT_RING3_SS64)
+        else:
+            cpu.cs, cpu.ss = FLAT_RING3_CS64, FLAT_RING3_SS64
         cpu.clear_flags(Rflags.RF)
-    elif cs | 3 != FLAT_RING3_CS64 or ss | 3 != FLAT_RING3_SS64 or not is_canonical(rip):
-        error_code = return_fault(vcpu, rip, cs | 3, ss | 3)
-        if error_code is not None:
-            entry.inject(vcpu, Vector.GP, error_code)
-
-
-def return_fault(vcpu: Vcpu, rip: int, cs: int, ss: int) -> int | None:
-    """The error code of the #GP that the CPU's own iret to this place would raise; None: it would go there.
-
-    The instruction is Xen's, but the fault is handed to the guest as if it had already been at the place.
-    """
-    code = descriptor_tables.read_descriptor(vcpu, cs)
-    if code is None or code & (_PRESENT | _SEGMENT | _CODE) != _PRESENT | _SEGMENT | _CODE or not _ring3(code):
-        return cs & ~3 & 0xFFFF
-    if not code & _LONG:
-        raise DomainCrash(f"iret to 32-bit code (cs {cs:#x}), which this machine does not run")
-    stack = descriptor_tables.read_descriptor(vcpu, ss)
-    if stack is None or stack & (_PRESENT | _SEGMENT | _CODE | _WRITABLE) != _PRESENT | _SEGMENT | _WRITABLE:
-        return ss & ~3 & 0xFFFF
-    return None if is_canonical(rip) else 0
-
-
-def _ring3(descriptor: int) -> bool:
-    return descriptor >> 45 & 3 == 3
+    elif cpu.cs != FLAT_RING3_CS64 or cpu.ss != FLAT_RING3_SS64 or not is_canonical(rip):
+        load_return_segments(vcpu, cpu.cs, cpu.ss)

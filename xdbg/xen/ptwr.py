@@ -89,7 +89,10 @@ def _ldt_mapping_fault(vcpu: Vcpu, cr2: Vaddr, error_code: int) -> bool:
 
 
 def _ptwr_fault(vcpu: Vcpu, cr2: Vaddr) -> bool:
-    """Carry out the write at rip if it goes to an L1 table of the domain. Xen: pv_ro_page_fault()."""
+    """Carry out the write at rip if it goes to an L1 table of the domain. Xen: pv_ro_page_fault().
+
+    Xen would do it for 32-bit code in kernel mode, too; here that is the guest's own page fault.
+    """
     hv = vcpu.domain.hv
     at = guest_l1e(vcpu, cr2)
     if at is None:
@@ -99,6 +102,8 @@ def _ptwr_fault(vcpu: Vcpu, cr2: Vaddr) -> bool:
         return False
     table = (l1e & PTE_ADDR_MASK) >> PAGE_SHIFT
     if hv.page_info.owner(table) != vcpu.domain.domid or hv.page_info.type_of(table) != PGT_L1_PAGE_TABLE:
+        return False
+    if not hv.cpu.is_64bit:
         return False
     store = decode_store(_fetch(vcpu, hv.cpu.rip))
     if store is None or not _where(vcpu, store, cr2):

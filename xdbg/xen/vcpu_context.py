@@ -24,7 +24,6 @@ from xdbg.abi.x86 import (
     PTES_PER_TABLE,
     Cr0,
     Rflags,
-    Vector,
 )
 from xdbg.machine.registers import DS, ES, FS, GPR_NAMES, GS
 from xdbg.machine.state import CpuState
@@ -33,10 +32,9 @@ from .callback import is_canonical
 from .debugreg import set_debugreg
 from .descriptor_tables import set_gdt
 from .emul_priv_op import fixup_guest_cr4
-from .entry import inject
 from .faults import HypercallError
 from .guest_access import address_ok
-from .iret import RFLAGS_KEPT, RFLAGS_SET, return_fault
+from .iret import RFLAGS_KEPT, RFLAGS_SET
 from .page_info import PGT_L4_PAGE_TABLE
 from .page_table_types import get_page_and_type, put_page_and_type
 from .vcpu import Callback, TrapGate, Vcpu
@@ -62,10 +60,6 @@ def set_info_guest(vcpu: Vcpu, context: VcpuGuestContext) -> None:
     vcpu.context = _registers(vcpu, context)
     vcpu.is_initialised = True
     vcpu.is_up = bool(context.flags & Vgcf.ONLINE)
-    fault = return_fault(vcpu, context.user_regs.rip, context.user_regs.cs | _RPL, context.user_regs.ss | _RPL)
-    if fault is not None:
-        # Xen's own iret to such a place fails, and that is the first thing that the vcpu sees.
-        inject(vcpu, Vector.GP, fault)
 
 
 def _flaws(context: VcpuGuestContext) -> Iterator[bool]:

@@ -39,6 +39,7 @@ static inline long hypercall_set_trap_table(const struct trap_info *table) { ret
 static inline long hypercall_mmu_update(const struct mmu_update *list, unsigned count) { return HYPERCALL(mmu_update, list, count, 0, DOMID_SELF); }
 static inline long hypercall_mmuext_op(const struct mmuext_op *list, unsigned count) { return HYPERCALL(mmuext_op, list, count, 0, DOMID_SELF); }
 static inline long hypercall_update_va_mapping(unsigned long va, uint64_t pte, unsigned long flags) { return HYPERCALL(update_va_mapping, va, pte, flags, 0); }
+static inline long hypercall_set_gdt(const unsigned long *frames, unsigned entries) { return HYPERCALL(set_gdt, frames, entries, 0, 0); }
 static inline long hypercall_stack_switch(unsigned ss, unsigned long sp) { return HYPERCALL(stack_switch, ss, sp, 0, 0); }
 static inline long hypercall_callback_op(unsigned cmd, const void *arg) { return HYPERCALL(callback_op, cmd, arg, 0, 0); }
 static inline long hypercall_set_segment_base(unsigned which, const void *base) { return HYPERCALL(set_segment_base, which, base, 0, 0); }

@@ -43,6 +43,7 @@ class StandInCpu:
     tsc_offset: int = 0
     rip: int = 0
     rflags: int = 2
+    is_64bit: bool = True
     cr3: int = 0
     fs_base: int = 0
     gs_base: int = 0
