@@ -258,8 +258,9 @@ class Session:
         launched, target = self.launched, self.target
         self.disconnect()
         limit = launched.hv.cpu.count + 10 * PATIENCE
-        while launched.domain.shutdown_code is None:
-            assert target.run_free(limit) is not RunEnd.LIMIT or launched.hv.cpu.count < limit
+        while launched.domain.shutdown_code is None and launched.hv.cpu.count < limit:  # it was made to loop for ever
+            if target.run_free(limit) is RunEnd.IDLE:
+                break
         self.screen.flush(launched.domain)
         return Undebugged(self.screen.output, launched.hv.cpu.count, zlib.crc32(launched.hv.ram.buffer))
 

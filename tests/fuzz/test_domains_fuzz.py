@@ -94,9 +94,12 @@ class Pair:
             assert (served.hv.cpu.count, served.hv.now()) == before, "the machine stands"
 
     def leave(self) -> None:
+        """All debuggers go. That of a domain that has ended leaves its target only: else it would be made anew."""
         for clients in self.server.clients:
             if clients.debugger is not None and clients.domain.launched.domain.shutdown_code is None:
                 clients.debugger.take(b"")
+            elif clients.debugger is not None:
+                clients.domain.target.disconnected()
         self.server._dismiss()
 
     def close(self) -> None:

@@ -157,8 +157,8 @@ def test_gdb_that_stops_all_threads_by_itself(xdbg_serve):
             hit.add(stop.payload["thread-id"])
             assert set(gdb.states().values()) == {"stopped"}
         assert hit == {first, second}
-        assert gdb.next().source == "return result;"
         gdb.run("delete")
+        assert gdb.next().source == "return result;"
         gdb.start_running()
         assert gdb.interrupt().signal == "SIGINT"
 
