@@ -333,7 +333,7 @@ class Hypervisor:
             vcpu = self.schedule()
             if vcpu is None:
                 return self.idle_reason()
-            self.handle(vcpu, self.enter(vcpu, limit))
+            self.handle(vcpu, self.cpu.enter(min(limit, self._entry_limit)))
         return RunEnd.LIMIT if self.alive else RunEnd.SHUT_DOWN
 
     def _count_exit(self) -> None:
