@@ -4,7 +4,7 @@ The bundled guest `fuzz` runs twice on one machine, with two seeds, beside a dom
 references are recounted now and then; in the end the third domain and everything of Xen's own is, byte by byte, what it
 was, both guests have come to their verdict, and when all domains are gone every frame is free again.
 
-XDBG_FUZZ is the number of calls of all guests together; XDBG_FUZZ_SEED the first seed.
+XDBG_FUZZ is how many times 30,000 calls the guests make together; XDBG_FUZZ_SEED the first seed.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from xdbg.xen.sched import domain_pause
 from xdbg.xen.setup import Hypervisor, RunEnd
 
 MEMORY = 16 << 20
-CALLS = int(os.environ.get("XDBG_FUZZ", "30000"))
+CALLS = 30_000 * int(os.environ.get("XDBG_FUZZ", "1"))
 SEED = int(os.environ.get("XDBG_FUZZ_SEED", "1"))
 AUDIT_EVERY = 250
 """Exits."""
